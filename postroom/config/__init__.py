@@ -1,0 +1,1 @@
+"""The configuration file: its structs, reading it, and what `postroom check` says about it."""

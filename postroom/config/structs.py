@@ -1,0 +1,144 @@
+"""The configuration file as frozen structs: every option with its type, default and meaning."""
+
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+from postroom.secret import Secret
+
+Name = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9-]{0,31}\Z")]
+Rate = Annotated[str, Meta(pattern=r"^[1-9][0-9]{0,8}/(s|min|h)\Z")]
+Duration = Annotated[str, Meta(pattern=r"^[0-9]{1,9}(\.[0-9]{1,3})?(ms|s|m|min|h|d)\Z")]
+Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
+Priority = Literal["high", "normal", "bulk"]
+RetryProfile = Literal["interactive", "standard"]
+OnAmbiguous = Literal["retry", "hold"]
+Scope = Literal["send", "read"]
+Port = Annotated[int, Meta(ge=1, le=65535)]
+
+
+class Strict(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Base of every section: a key that is not declared stops the start."""
+
+
+class SmtpChannel(Strict, frozen=True, tag="smtp", tag_field="kind"):
+    """A relay spoken to over SMTP."""
+
+    name: Name
+    host: Annotated[str, Meta(min_length=1, max_length=255)]
+    port: Port
+    tls: Literal["implicit", "starttls", "none"]  # starttls is required, never opportunistic
+    username: str | None = None
+    password: Secret | None = None
+    insecure: bool = False  # lets credentials travel with tls = "none"
+    ca_file: str | None = None  # trusted instead of the system's authorities
+    provider: Literal["zeptomail", "generic"] | None = None  # unset: told from the host
+
+    @property
+    def is_zeptomail(self) -> bool:
+        """True where the relay understands ZeptoMail's X-TM-* header fields."""
+        if self.provider is not None:
+            return self.provider == "zeptomail"
+        return self.host.startswith(("smtp.zeptomail.", "smtp.transmail."))
+
+
+class ZeptomailChannel(Strict, frozen=True, tag="zeptomail", tag_field="kind"):
+    """ZeptoMail's HTTP API (`/v1.1/email`)."""
+
+    name: Name
+    token: Secret
+    base_url: Annotated[str, Meta(pattern=r"^https?://[^\s?#@]+\Z")] = "https://api.zeptomail.com"
+    ca_file: str | None = None
+
+
+ChannelConfig = SmtpChannel | ZeptomailChannel
+
+
+class From(Strict, frozen=True):
+    """The author an agent writes as, unless a message names another of the agent's domains."""
+
+    address: str
+    name: str = ""
+
+
+class Agent(Strict, frozen=True, rename={"sender": "from"}):
+    """A mail agent: one kind of mail, with its own channels, pace and policy."""
+
+    sender: From
+    channels: Annotated[tuple[ChannelConfig, ...], Meta(min_length=1)]  # in order of preference
+    domains: tuple[str, ...] = ()  # allowed From domains; empty: the domain of `from`
+    bounce_address: str | None = None  # envelope sender; unset: the From address
+    owner: str = ""
+    labels: dict[str, str] = {}
+    rate: Rate | None = None  # messages
+    burst: Annotated[int, Meta(ge=1)] | None = None  # unset: one second's worth, at least 1
+    per_day: Annotated[int, Meta(ge=1)] | None = None  # recipients
+    timezone: str = "UTC"  # whose midnight ends the day of `per_day`
+    connections: Annotated[int, Meta(ge=1, le=1000)] = 10  # over all workers
+    retry_profile: RetryProfile = "standard"
+    on_ambiguous: OnAmbiguous = "retry"
+    track_opens: bool = False
+    track_clicks: bool = False
+
+
+class Token(Strict, frozen=True):
+    """A caller's bearer token, by its digest. Times are RFC 3339."""
+
+    id: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,32}\Z")]
+    sha256: Sha256  # of the whole token, as `postroom token new` prints it
+    scopes: tuple[Scope, ...] = ("send", "read")
+    not_before: str | None = None
+    expires: str | None = None
+
+
+class Caller(Strict, frozen=True):
+    """An internal service that may send through some agents."""
+
+    agents: Annotated[tuple[Name, ...], Meta(min_length=1)]
+    priorities: tuple[Priority, ...] = ("high", "normal", "bulk")
+    rate: Rate | None = None  # requests, counted by each API process on its own
+    networks: tuple[str, ...] = ()  # allowed addresses of the peer; empty: any
+    tokens: tuple[Token, ...] = ()
+
+
+class Redis(Strict, frozen=True):
+    """The ledger's Redis, and arq's where it is another one."""
+
+    url: str = "redis://127.0.0.1:6379/0"
+    arq_url: str | None = None
+    min_replicas_ack: Annotated[int, Meta(ge=0, le=5)] = 0  # replicas that must have an accept before its 202
+
+
+class Retention(Strict, frozen=True):
+    """How long things stay after the end of a message's life."""
+
+    content: Duration = "1h"
+    message: Duration = "72h"
+
+
+class Templates(Strict, frozen=True):
+    """Where the templates lie; a relative folder is taken from the configuration file's own."""
+
+    dir: str = "templates"
+
+
+class Worker(Strict, frozen=True):
+    """One worker process."""
+
+    max_lanes: Annotated[int, Meta(ge=1, le=5000)] = 200
+    lease: Duration = "10s"  # how long a dead worker keeps what it had claimed
+    linger: Duration = "5s"  # how long an idle round keeps its connections
+    sweep: Duration = "1s"
+    round: Duration = "30s"  # when a round rings again, so that others may take it over
+
+
+class Config(Strict, frozen=True):
+    """The whole file."""
+
+    environment: Annotated[str, Meta(pattern=r"^[a-z][a-z0-9-]{0,31}\Z")] = "production"
+    redis: Redis = Redis()
+    retention: Retention = Retention()
+    templates: Templates = Templates()
+    worker: Worker = Worker()
+    agents: dict[Name, Agent] = {}
+    callers: dict[Name, Caller] = {}

@@ -1,0 +1,62 @@
+"""The seam every channel is built to, and that `tests/channels` holds all of them to."""
+
+from typing import Protocol
+
+from msgspec import Struct
+
+from postroom.message import Mail
+from postroom.outcome import ChannelFault, Commit, Submission
+
+
+class Order(Struct, frozen=True):
+    """One submission: the mail, who is to get it this time, and where bounces go.
+
+    `recipients` are indexes into `mail.to + mail.cc + mail.bcc`, ascending: a retry carries only the
+    deferred ones, while the header fields stay as they were.
+    """
+
+    mail: Mail
+    recipients: tuple[int, ...]
+    bounce_address: str | None = None  # envelope sender; None: the From address, or the provider's own
+
+
+class Connection(Protocol):
+    """A ready way to submit, used by one lane at a time."""
+
+    @property
+    def usable(self) -> bool:
+        """False once the connection is known to be dead or used up: the lane opens another one."""
+        ...
+
+    async def submit(self, order: Order, commit: Commit) -> Submission:
+        """Submit one message and return how it ended, one answer per recipient of the order.
+
+        Awaits `commit` exactly once if the message gets as far as the commit mark, and never otherwise.
+        Returns a value for everything the other side can do; raises only what `commit` raised, after
+        making sure that the other side has not accepted the message. When cancelled it closes itself.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """Say goodbye and close. Never raises for what the other side does."""
+        ...
+
+
+class Channel(Protocol):
+    """One way out of an agent. Shared by all lanes of a process."""
+
+    @property
+    def name(self) -> str:
+        """The channel's name in the configuration, unique within its agent."""
+        ...
+
+    async def connect(self) -> Connection | ChannelFault:
+        """Open a connection that is ready to submit: resolved, connected, greeted, encrypted, authenticated.
+
+        Returns the fault, never raises it, whatever the other side does or fails to do.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """Release what all connections of the channel share."""
+        ...
