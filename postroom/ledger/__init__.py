@@ -1,0 +1,1 @@
+"""The ledger: the truth about every message, in Redis, changed by scripts only."""

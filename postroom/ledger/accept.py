@@ -1,0 +1,148 @@
+"""Accepting: the one call that begins a message."""
+
+from typing import Any
+
+from msgspec import Struct
+
+from postroom.ledger.codec import encode_payload
+from postroom.ledger.keys import agent_of, place_of
+from postroom.ledger.pipe import ScriptPipe
+from postroom.ledger.record import Record, read_record
+from postroom.message import Payload
+from postroom.states import AMBIGUOUS_LETTERS, PRIORITY_LETTERS, PROFILE_LETTERS
+
+GROUP_LIMIT = 64 * 1024  # larger requests travel alone, so that nobody's small one waits behind their bytes
+FURTHEST_AHEAD_MS = 30 * 24 * 3600 * 1000
+TOLERATED_PAST_MS = 60 * 1000
+VALUE_LIMIT = 64  # longer values spoil the small encoding of Redis's hashes
+
+
+class Offer(Struct, frozen=True, kw_only=True):
+    """What is offered to the ledger: a checked request, resolved options, and when it is wanted.
+
+    Times in milliseconds: `send_at` and `deliver_before` since the epoch, `lifetime` from the later of
+    acceptance and `send_at`. `digests` cover the request as sent (`postroom.ledger.digests`).
+    """
+
+    id: str
+    agent: str
+    caller: str
+    client_ref: str
+    ref: str
+    digests: bytes
+    payload: Payload
+    blobs: tuple[bytes, ...] = ()
+    priority: str = "normal"
+    retry_profile: str = "standard"
+    on_ambiguous: str = "retry"
+    send_at: int = 0
+    lifetime: int = 0
+    deliver_before: int = 0
+
+
+class Created(Struct, frozen=True):
+    """The message was recorded now. `ring`: nobody is awake for its agent."""
+
+    accepted_at: int
+    due: int
+    deadline: int
+    ring: bool
+
+
+class Exists(Struct, frozen=True):
+    """The ref is taken, by the same request or by another one: compare the digests."""
+
+    record: Record
+    digests: bytes
+
+
+class Untimely(Struct, frozen=True):
+    """The times asked for make no sense by Redis's clock.
+
+    `code` is `send_at_past`, `send_at_far` or `deliver_before_past`.
+    """
+
+    code: str
+
+
+class Acceptance:
+    """The accepting side of the ledger."""
+
+    def __init__(self, pipe: ScriptPipe, large: ScriptPipe, *, content_ms: int, message_ms: int) -> None:
+        """`large` is a second pipe, for requests that would hold up the group on `pipe`."""
+        self._pipe = pipe
+        self._large = large
+        self._content_ms = content_ms
+        self._message_ms = message_ms
+
+    async def accept(self, offer: Offer) -> Created | Exists | Untimely:
+        """Record the offer unless its ref is known.
+
+        A returned `Created` means that the script's reply came back: the message is in the ledger.
+
+        Raises:
+            LedgerUnavailableError: surely not recorded.
+            LedgerUnconfirmedError: perhaps recorded; the same offer may be made again.
+        """
+        place = place_of(offer.agent)
+        payload = encode_payload(offer.payload)
+        fields = _record_fields(offer)
+        size = len(payload) + sum(map(len, offer.blobs))
+        pipe = self._pipe if size <= GROUP_LIMIT else self._large
+        reply = await pipe.call(
+            "accept",
+            place.agenda,
+            place.prefix,
+            offer.agent,
+            self._content_ms,
+            self._message_ms,
+            offer.ref,
+            offer.id,
+            offer.digests,
+            payload,
+            offer.send_at,
+            offer.lifetime,
+            offer.deliver_before,
+            "q" * len(offer.payload.recipients),
+            FURTHEST_AHEAD_MS,
+            TOLERATED_PAST_MS,
+            len(fields),
+            *fields,
+            *offer.blobs,
+        )
+        return _read_reply(reply, offer.agent)
+
+
+def _record_fields(offer: Offer) -> list[Any]:
+    payload = offer.payload
+    fields: list[Any] = [
+        "v", 1,
+        "p", PRIORITY_LETTERS[offer.priority],
+        "pf", PROFILE_LETTERS[offer.retry_profile],
+        "oa", AMBIGUOUS_LETTERS[offer.on_ambiguous],
+        "d", offer.caller,
+        "c", offer.client_ref[:VALUE_LIMIT],
+        "k", f"{len(payload.to)},{len(payload.cc)},{len(payload.bcc)}",
+    ]  # fmt: skip
+    if len(offer.client_ref) > VALUE_LIMIT:
+        fields += ["c2", offer.client_ref[VALUE_LIMIT:]]
+    if payload.template is not None:
+        fields += ["t", f"{payload.template.name}@{payload.template.version}"]
+    if offer.blobs:
+        fields += ["bl", len(offer.blobs)]
+    return fields
+
+
+def _read_reply(reply: list[Any], agent: str) -> Created | Exists | Untimely:
+    match reply:
+        case [b"created", accepted_at, due, deadline, ring]:
+            return Created(accepted_at, due, deadline, bool(ring))
+        case [b"exists", stored, flat]:
+            known, _, digests = stored.partition(b"|")
+            record = read_record(known.decode(), agent, dict(zip(flat[::2], flat[1::2], strict=True)))
+            assert agent_of(record.id) == agent
+            return Exists(record, digests)
+        case [b"invalid", code]:
+            return Untimely(code.decode())
+        case _:
+            raise AssertionError("the accept script answered something new")

@@ -1,0 +1,76 @@
+"""Names of the ledger's keys: with the scripts, the only place that knows them.
+
+Every key carries the hash tag of its agent's partition, so a script touches one slot of a cluster and the
+whole ledger spreads over sixteen.
+"""
+
+import binascii
+from functools import lru_cache
+from typing import NamedTuple
+
+PARTITIONS = 16
+DIGEST_KEY = "pr:digest-key"
+
+
+class Place(NamedTuple):
+    """Where an agent's part of the ledger lies."""
+
+    prefix: str
+    agenda: str
+
+
+def partition_prefix(number: int) -> str:
+    """Return the prefix of a partition's keys, hash tag included."""
+    return f"pr:{{p{number:02d}}}:"
+
+
+def place_of_partition(number: int) -> Place:
+    """Return a partition's prefix and agenda."""
+    prefix = partition_prefix(number)
+    return Place(prefix, prefix + "agenda")
+
+
+@lru_cache(maxsize=65536)
+def place_of(agent: str) -> Place:
+    """Return the prefix and agenda of an agent's partition (CRC16 of its name, like Redis's own slots)."""
+    return place_of_partition(binascii.crc_hqx(agent.encode(), 0) % PARTITIONS)
+
+
+def agent_of(message_id: str) -> str:
+    """Return the agent a message id names; any text is taken, an id that names none leads nowhere."""
+    return message_id.rpartition("-")[0]
+
+
+def record_key(message_id: str) -> str:
+    """Key of the record, a hash."""
+    return f"{place_of(agent_of(message_id)).prefix}m:{message_id}"
+
+
+def payload_key(message_id: str) -> str:
+    """Key of the stored request."""
+    return f"{place_of(agent_of(message_id)).prefix}p:{message_id}"
+
+
+def blob_key(message_id: str, index: int) -> str:
+    """Key of an attachment's bytes."""
+    return f"{place_of(agent_of(message_id)).prefix}b:{message_id}:{index}"
+
+
+def ref_key(agent: str, ref: str) -> str:
+    """Key of a `client_ref`'s entry; `ref` is its keyed digest (`postroom.ledger.digests`)."""
+    return f"{place_of(agent).prefix}r:{ref}"
+
+
+def faults_key(agent: str) -> str:
+    """Key of the faults of an agent's channels, a hash."""
+    return f"{place_of(agent).prefix}faults:{agent}"
+
+
+def template_key(name: str, version: str) -> str:
+    """Key of a template version's files."""
+    return f"pr:template:{name}:{version}"
+
+
+def bell_channel(agent: str) -> str:
+    """Name of the pub/sub channel that wakes an agent's idle lanes; the scripts' prelude names it too."""
+    return f"pr:bell:{agent}"

@@ -1,0 +1,192 @@
+"""Group commit: concurrent script calls travel as one pipeline, without a timer.
+
+A call made while nothing is in flight goes out at once; calls made while a flush is in flight are collected
+and go out together as soon as it is back. One connection, one flush at a time, replies in order.
+"""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from msgspec import Struct
+from redis.asyncio.connection import AbstractConnection
+from redis.exceptions import (
+    BusyLoadingError,
+    ClusterDownError,
+    MasterDownError,
+    NoScriptError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+    TryAgainError,
+)
+
+from postroom.ledger.errors import (
+    LedgerError,
+    LedgerFullError,
+    LedgerUnavailableError,
+    LedgerUnconfirmedError,
+)
+from postroom.ledger.scripts import Script, load_scripts
+
+MAX_BATCH = 128
+SCRIPT_RELOADS = 5  # SCRIPT FLUSH may strike again while we reload
+
+# Replies by which Redis says that it did nothing.
+NOTHING_DONE = (BusyLoadingError, ClusterDownError, MasterDownError, ReadOnlyError, TryAgainError)
+NOTHING_DONE_WORDS = ("MISCONF", "NOREPLICAS", "BUSY", "UNKILLABLE", "READONLY", "LOADING")
+
+MakeConnection = Callable[[], AbstractConnection]
+
+
+class _Call(Struct, eq=False):
+    script: Script
+    key: str
+    args: tuple[Any, ...]
+    reply: asyncio.Future[Any]
+
+    def command(self) -> tuple[Any, ...]:
+        return ("EVALSHA", self.script.sha, 1, self.key, *self.args)
+
+
+class ScriptPipe:
+    """One process's way to the ledger's scripts. Never retries a call: only its owner knows if it may."""
+
+    def __init__(
+        self, make_connection: MakeConnection, *, deadline: float, replicas: int = 0, replica_ms: int = 1000
+    ) -> None:
+        """`deadline` bounds connecting and each flush, in seconds.
+
+        With `replicas`, a flush counts only once so many replicas have it, within `replica_ms`.
+        """
+        self._make_connection = make_connection
+        self._deadline = deadline
+        self._replicas = replicas
+        self._replica_ms = replica_ms
+        self._scripts = load_scripts()
+        self._connection: AbstractConnection | None = None
+        self._waiting: list[_Call] = []
+        self._flusher: asyncio.Task[None] | None = None
+        self.flushes = 0
+
+    async def call(self, name: str, key: str, *args: Any) -> Any:
+        """Run a script and return its reply.
+
+        Raises:
+            LedgerUnavailableError: it surely did not run (or changed nothing).
+            LedgerUnconfirmedError: it may have run.
+        """
+        call = _Call(self._scripts[name], key, args, asyncio.get_running_loop().create_future())
+        self._waiting.append(call)
+        if self._flusher is None:
+            # The flusher is nobody's child: a caller that goes away takes only its own call along.
+            self._flusher = asyncio.create_task(self._flush_all())
+        return await call.reply
+
+    async def aclose(self) -> None:
+        """Wait for what is in flight, then close the connection."""
+        if self._flusher is not None:
+            await asyncio.wait({self._flusher})
+        await self._disconnect()
+
+    async def _flush_all(self) -> None:
+        try:
+            while self._waiting:
+                taken, self._waiting = self._waiting[:MAX_BATCH], self._waiting[MAX_BATCH:]
+                batch = [call for call in taken if not call.reply.done()]
+                if batch:
+                    await self._flush(batch)
+        finally:
+            self._flusher = None
+
+    async def _flush(self, batch: list[_Call]) -> None:
+        self.flushes += 1
+        try:
+            async with asyncio.timeout(self._deadline):
+                connection = await self._connected()
+        except (RedisError, OSError, TimeoutError) as error:
+            await self._disconnect()
+            _fail(batch, LedgerUnavailableError("cannot reach Redis"), error)
+            return
+        try:
+            async with asyncio.timeout(self._deadline):
+                await self._exchange(connection, batch)
+        except (RedisError, OSError, TimeoutError) as error:
+            await self._disconnect()
+            _fail(batch, LedgerUnconfirmedError("Redis did not answer in time"), error)
+        except BaseException as error:
+            await self._disconnect()
+            _fail(batch, LedgerUnconfirmedError("the call was broken off"), error)
+            raise
+
+    async def _exchange(self, connection: AbstractConnection, batch: list[_Call]) -> None:
+        for _ in range(SCRIPT_RELOADS):
+            replies = await self._round_trip(connection, [call.command() for call in batch])
+            unknown = [c for c, reply in zip(batch, replies, strict=True) if isinstance(reply, NoScriptError)]
+            known = [p for p in zip(batch, replies, strict=True) if not isinstance(p[1], NoScriptError)]
+            acknowledged = await self._replicated(connection) if known and self._replicas else True
+            for call, reply in known:
+                _settle(call, reply, acknowledged=acknowledged)
+            if not unknown:
+                return
+            # Redis forgot scripts (restart, failover, SCRIPT FLUSH): load them, resend exactly those calls.
+            batch = unknown
+            needed = {call.script.name: call.script for call in batch}
+            await self._round_trip(connection, [("SCRIPT", "LOAD", s.source) for s in needed.values()])
+        _fail(batch, LedgerUnavailableError("Redis keeps forgetting scripts"), None)
+
+    async def _round_trip(self, connection: AbstractConnection, commands: list[tuple[Any, ...]]) -> list[Any]:
+        await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+        replies: list[Any] = []
+        for _ in commands:
+            try:
+                replies.append(await connection.read_response())
+            except (ResponseError, BusyLoadingError) as error:
+                replies.append(error)
+        return replies
+
+    async def _replicated(self, connection: AbstractConnection) -> bool:
+        (count,) = await self._round_trip(connection, [("WAIT", self._replicas, self._replica_ms)])
+        return isinstance(count, int) and count >= self._replicas
+
+    async def _connected(self) -> AbstractConnection:
+        if self._connection is None:
+            self._connection = self._make_connection()
+        if not self._connection.is_connected:
+            await self._connection.connect()  # type: ignore[no-untyped-call]
+        return self._connection
+
+    async def _disconnect(self) -> None:
+        if self._connection is not None:
+            connection, self._connection = self._connection, None
+            with suppress(RedisError, OSError):
+                await connection.disconnect(nowait=True)
+
+
+def _settle(call: _Call, reply: Any, *, acknowledged: bool) -> None:
+    if call.reply.done():
+        return
+    if not isinstance(reply, RedisError):
+        if acknowledged:
+            call.reply.set_result(reply)
+        else:
+            call.reply.set_exception(LedgerUnconfirmedError("not enough replicas acknowledged in time"))
+        return
+    text = str(reply)
+    if isinstance(reply, OutOfMemoryError) or "OOM " in text:
+        call.reply.set_exception(LedgerFullError("Redis is out of memory"))
+    elif isinstance(reply, NOTHING_DONE) or text.startswith(NOTHING_DONE_WORDS):
+        call.reply.set_exception(LedgerUnavailableError("Redis refuses writes at the moment"))
+    else:
+        # A defect of ours in a script: the text names its line, and no value of a message.
+        call.reply.set_exception(LedgerError(f"script {call.script.name}: {text[:300]}"))
+
+
+def _fail(batch: list[_Call], error: LedgerError, cause: BaseException | None) -> None:
+    for call in batch:
+        if not call.reply.done():
+            own = type(error)(str(error))
+            own.__cause__ = cause
+            call.reply.set_exception(own)

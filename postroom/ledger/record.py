@@ -1,0 +1,140 @@
+"""A message's record as read from the ledger: its state, its recipients' states, its timeline."""
+
+from msgspec import Struct
+
+from postroom.states import PRIORITIES, RECIPIENT_LETTERS, WAITING, State
+
+KINDS = ("to", "cc", "bcc")
+
+
+class Attempt(Struct, frozen=True, kw_only=True):
+    """One finished attempt. `ms` is what it took."""
+
+    at: int
+    n: int
+    channel: str
+    outcome: str
+    phase: str
+    reply_code: int | None = None
+    enhanced_code: str | None = None
+    ms: int | None = None
+
+
+class Happening(Struct, frozen=True):
+    """One entry of the timeline; `at` in milliseconds since the epoch."""
+
+    at: int
+    type: str
+
+
+class RecipientRecord(Struct, frozen=True):
+    """One recipient's state, and the codes of the answer that ended or deferred it."""
+
+    index: int
+    kind: str
+    state: State
+    reply_code: int | None = None
+    enhanced_code: str | None = None
+
+
+class Record(Struct, frozen=True, kw_only=True):
+    """A message's record, version 1. Times in milliseconds since the epoch, by Redis's clock."""
+
+    id: str
+    agent: str
+    caller: str
+    client_ref: str
+    state: State
+    priority: str
+    accepted_at: int
+    next_at: int | None
+    deadline: int | None
+    finished_at: int | None
+    reason: tuple[str, int] | None  # code and since, while it waits for another attempt
+    template: tuple[str, str] | None  # name and version
+    recipients: tuple[RecipientRecord, ...]
+    attempts: tuple[Attempt, ...]
+    timeline: tuple[Happening, ...]
+
+    @property
+    def finished(self) -> bool:
+        """True once nothing more will be tried by itself."""
+        return self.state not in WAITING
+
+
+def read_record(message_id: str, agent: str, fields: dict[bytes, bytes]) -> Record:
+    """Build a record from the fields of its hash."""
+    get = {key.decode(): value.decode() for key, value in fields.items()}
+    accepted_at = int(get["a"])
+    attempts, happenings = _read_events(get, accepted_at)
+    finished_at = _int(get.get("fa"))
+    state = State(get["s"])
+    if finished_at is not None:
+        happenings.append(Happening(finished_at, f"message.{state}"))
+    reason = get["rs"].split("|") if "rs" in get else None
+    return Record(
+        id=message_id,
+        agent=agent,
+        caller=get["d"],
+        client_ref=get["c"] + get.get("c2", ""),
+        state=state,
+        priority=PRIORITIES[get["p"]],
+        accepted_at=accepted_at,
+        next_at=_int(get.get("na")),
+        deadline=_int(get.get("dl")),
+        finished_at=finished_at,
+        reason=(reason[0], int(reason[1])) if reason else None,
+        template=_pair(get.get("t")),
+        recipients=_read_recipients(get),
+        attempts=tuple(attempts),
+        timeline=(Happening(accepted_at, "message.accepted"), *happenings),
+    )
+
+
+def _pair(text: str | None) -> tuple[str, str] | None:
+    if not text:
+        return None
+    name, _, version = text.partition("@")
+    return name, version
+
+
+def _int(text: str | None) -> int | None:
+    return int(float(text)) if text else None
+
+
+def _read_recipients(get: dict[str, str]) -> tuple[RecipientRecord, ...]:
+    kinds = [kind for kind, count in zip(KINDS, get["k"].split(","), strict=True) for _ in range(int(count))]
+    out = []
+    for index, (kind, letter) in enumerate(zip(kinds, get["rr"], strict=True)):
+        code, _, enhanced = get.get(f"x{index}", "").partition(" ")
+        out.append(RecipientRecord(index, kind, RECIPIENT_LETTERS[letter], _int(code), enhanced or None))
+    return tuple(out)
+
+
+def _read_events(get: dict[str, str], accepted_at: int) -> tuple[list[Attempt], list[Happening]]:
+    stored = [get[key] for key in get if key[0] == "e" and key[1:].isdigit()]
+    attempts, happenings = [], []
+    for text in sorted(stored, key=lambda event: int(event.split("|", 1)[0])):
+        delta, kind, *rest = text.split("|")
+        at = accepted_at + int(delta)
+        if kind == "T":
+            attempt = _read_attempt(at, rest)
+            attempts.append(attempt)
+            happenings.append(Happening(at, f"attempt.{attempt.outcome}"))
+        else:
+            happenings.append(Happening(at, f"message.{rest[0]}"))
+    return attempts, happenings
+
+
+def _read_attempt(at: int, parts: list[str]) -> Attempt:
+    n, channel, outcome, phase, code, enhanced, ms = (*parts, "", "", "", "", "", "", "")[:7]
+    return Attempt(
+        at=at,
+        n=int(n),
+        channel=channel,
+        outcome=outcome,
+        phase=phase,
+        reply_code=_int(code),
+        enhanced_code=enhanced or None,
+        ms=_int(ms),
+    )

@@ -1,0 +1,16 @@
+-- Extends every lane and message a process holds, whatever its phase, while its fence is current.
+-- ARGV: 5 lease ms, 6 number of lanes, 7.. lanes, then id, fence … Returns the ids that are lost.
+write_although_full()
+local now = math.floor(clock() / 1000)
+local till, lanes = now + tonumber(ARGV[5]), tonumber(ARGV[6])
+for i = 7, 6 + lanes do redis.call('ZADD', LANES, 'XX', till, ARGV[i]) end
+local lost = {}
+for i = 7 + lanes, #ARGV, 2 do
+    local v = redis.call('HMGET', record_key(ARGV[i]), 's', 'f', 'p')
+    if v[1] == 'sending' and v[2] == ARGV[i + 1] then
+        redis.call('ZADD', QUEUES[v[3]], 'XX', till, ARGV[i])
+    else
+        lost[#lost + 1] = ARGV[i]
+    end
+end
+return lost

@@ -1,0 +1,90 @@
+"""Is this Redis fit to hold mail? Asked at the start, and again every moment for its memory."""
+
+import os
+
+from msgspec import Struct
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from postroom.ledger import keys
+from postroom.ledger.errors import LedgerUnavailableError
+from postroom.ledger.scripts import load_scripts
+
+FULL_SHARE = 0.85  # of maxmemory; the rest is what queued mail needs to drain
+OLDEST_REDIS = (6, 2)
+
+
+class Fitness(Struct, frozen=True):
+    """What a look at Redis showed."""
+
+    evicts: str | None  # the eviction policy, where it may delete mail
+    durable: bool | None  # append-only file on; None where Redis does not say
+    too_old: str | None  # the version, where it is older than 6.2
+    memory_share: float  # used of maxmemory, 0 where there is no limit
+
+
+class QueueDepth(Struct, frozen=True):
+    """One agent's waiting mail of one priority, leased mail included in `waiting` only."""
+
+    agent: str
+    priority: str
+    waiting: int
+    due: int
+    oldest_due_ms: int
+
+
+class Watch:
+    """Looks at the ledger's Redis. Raises LedgerUnavailableError where it does not answer.
+
+    It reads INFO only, so it needs no CONFIG, which managed services forbid.
+    """
+
+    def __init__(self, client: Redis) -> None:
+        self._client = client
+
+    async def fitness(self) -> Fitness:
+        """Look at version, eviction policy, persistence and memory."""
+        try:
+            info = {**await self._client.info("memory"), **await self._client.info("persistence")}
+            info |= await self._client.info("server")
+        except (RedisError, OSError) as error:
+            raise LedgerUnavailableError("cannot reach Redis") from error
+        policy = str(info.get("maxmemory_policy", "noeviction"))
+        aof = info.get("aof_enabled")
+        version = str(info.get("redis_version", "0"))
+        limit = int(info.get("maxmemory", 0))
+        return Fitness(
+            evicts=None if policy == "noeviction" else policy,
+            durable=None if aof is None else bool(int(aof)),
+            too_old=version if _version(version) < OLDEST_REDIS else None,
+            memory_share=int(info.get("used_memory", 0)) / limit if limit else 0.0,
+        )
+
+    async def digest_key(self, own: bytes | None = None) -> bytes:
+        """Return the installation's digest key, made on first use; `own` restores it in an emptied Redis."""
+        try:
+            await self._client.set(keys.DIGEST_KEY, own or os.urandom(32), nx=True)
+            key = await self._client.get(keys.DIGEST_KEY)
+        except (RedisError, OSError) as error:
+            raise LedgerUnavailableError("cannot reach Redis") from error
+        if not key:
+            raise LedgerUnavailableError("Redis lost the digest key")
+        return bytes(key)
+
+    async def depth(self) -> list[QueueDepth]:
+        """Count the waiting mail of all agents, one script call a partition."""
+        script = load_scripts()["depth"]
+        pipe = self._client.pipeline(transaction=False)
+        for number in range(keys.PARTITIONS):
+            place = keys.place_of_partition(number)
+            pipe.eval(script.source.decode(), 1, place.agenda, place.prefix, "", "0", "0")
+        try:
+            rows = [row for reply in await pipe.execute() for row in reply]
+        except (RedisError, OSError) as error:
+            raise LedgerUnavailableError("cannot reach Redis") from error
+        return [QueueDepth(a.decode(), p.decode(), waiting, due, ms) for a, p, waiting, due, ms in rows]
+
+
+def _version(text: str) -> tuple[int, int]:
+    major, minor, *_ = (*text.split("."), "0", "0")
+    return int(major), int(minor)
