@@ -103,7 +103,7 @@ def _choose(value: object, options: tuple[Any, ...]) -> Any | None:
 
 def _without_value(message: str, kind: Any) -> str:
     """Keep what msgspec says is expected, and drop what it repeats of the input."""
-    text = message.split(" - at `")[0]
+    text = message.partition(" - at `")[0]
     if text.startswith("Invalid"):
         allowed = _allowed(kind)
         return f"must be one of: {', '.join(allowed)}" if allowed else "not an allowed value"

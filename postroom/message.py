@@ -79,8 +79,8 @@ class Attachment(Struct, frozen=True):
 class Mail(Struct, frozen=True, kw_only=True):
     """Everything a composer or a provider's API needs to know of one message, rendered.
 
-    `headers` are the caller's own and ours (`X-Postroom-Id`), already checked; `date` is seconds since the
-    epoch, fixed at acceptance like the Message-ID, so that every attempt composes the same bytes.
+    `headers` are the caller's own, already checked; whoever writes the mail out adds `X-Postroom-Id`. `date` is
+    seconds since the epoch, fixed at acceptance like the Message-ID: every attempt composes the same bytes.
     """
 
     id: str

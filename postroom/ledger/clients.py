@@ -27,7 +27,7 @@ def connection_maker(url: str) -> Callable[[], AbstractConnection]:
     return pool.make_connection
 
 
-def reading_client(url: str, *, timeout: float = 2.0) -> Redis:
+def reading_client(url: str, *, timeout: float | None = 2.0) -> Redis:
     """Return a pooled client for reads: one quick retry, since a stale pooled connection is no outage."""
     client: Redis = Redis.from_url(
         url,

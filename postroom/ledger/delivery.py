@@ -104,6 +104,10 @@ class Delivery:
         self._content_ms = content_ms
         self._message_ms = message_ms
 
+    async def aclose(self) -> None:
+        """Close the way to the scripts."""
+        await self._pipe.aclose()
+
     async def _call(self, script: str, agent: str, *args: Any) -> Any:
         place = place_of(agent)
         return await self._pipe.call(
@@ -120,15 +124,17 @@ class Delivery:
         pace: Pace,
         order: str = "hnb",
         leave: bool = False,
+        listening: bool = True,
     ) -> Claim | None:
         """Claim up to `most` due messages in the lane's name; None tells the lane to close.
 
         With `leave`, a claim that finds nothing due removes the lane in the same script, so that an accept
-        either sees the lane, and the lane its mail, or rings for a round.
+        either sees the lane, and the lane its mail, or rings for a round. `listening`: a bell would find an
+        idle lane, or somebody who may open one.
         """
         reply = await self._call(
             "claim", agent, lane, self.lease_ms, most, CLAIM_BYTES, connections, order, int(leave),
-            pace.interval_us, pace.burst, AMBIGUOUS_RETRIES,
+            pace.interval_us, pace.burst, AMBIGUOUS_RETRIES, int(listening),
         )  # fmt: skip
         if reply[0] == FULL.encode():
             return None

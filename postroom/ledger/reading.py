@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+import msgspec
 from msgspec import Struct
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
@@ -75,11 +76,19 @@ class Reading:
             raise LedgerUnavailableError("cannot reach Redis") from error
 
     async def faults(self, agent: str) -> dict[str, StoredFault]:
-        """Return the faults of an agent's channels, by channel name."""
+        """Return the faults of an agent's channels by name, `till` counted from now by Redis's clock."""
+        pipe = self._client.pipeline(transaction=False)
+        pipe.hgetall(keys.faults_key(agent))
+        pipe.time()
         try:
-            return _read_faults(await self._client.hgetall(keys.faults_key(agent)))  # type: ignore[misc]
+            fields, (seconds, micros) = await pipe.execute()
         except (RedisError, OSError) as error:
             raise LedgerUnavailableError("cannot reach Redis") from error
+        now = seconds * 1000 + micros // 1000
+        return {
+            name: msgspec.structs.replace(fault, till=fault.till - now)
+            for name, fault in _read_faults(fields).items()
+        }
 
 
 def _read_faults(fields: dict[bytes, bytes]) -> dict[str, StoredFault]:

@@ -1,6 +1,7 @@
 -- Takes up to N due messages in a lane's name, raises each one's fence and returns them with their payloads.
 -- ARGV: 5 lane, 6 lease ms, 7 most messages, 8 most bytes, 9 connections, 10 order of priorities ('hnb'),
---       11 leave when nothing is due, 12 microseconds per message or 0, 13 burst, 14 ambiguous retries allowed.
+--       11 leave when nothing is due, 12 microseconds per message or 0, 13 burst, 14 ambiguous retries allowed,
+--       15 somebody listens for the bell.
 -- Returns {'full'}, or {'ok', ms until the next is due or -1, more is due now, claimed, ended, lapsed}.
 -- claimed: {id, fence, attempts, accepted, recipients, record fields, payload}; ended: {id, state}.
 local lane, lease = ARGV[5], tonumber(ARGV[6])
@@ -116,14 +117,14 @@ end
 local first = head()
 renew_agenda(first)
 local more = first and first <= now
-if #claimed == 0 and not more then
-    if ARGV[11] == '1' then
-        -- The only way out of an awake agent: nothing is due at this very moment, so nobody's mail waits.
-        redis.call('ZREM', LANES, lane)
-        if redis.call('ZCARD', LANES) == 0 then redis.call('DEL', RUNG, IDLE) end
-    else
-        redis.call('SET', IDLE, '1', 'PX', 60000)
-    end
+local leaves = ARGV[11] == '1' and #claimed == 0 and not more
+if leaves then
+    -- The only way out of an awake agent: nothing is due at this very moment, so nobody's mail waits.
+    redis.call('ZREM', LANES, lane)
+    if redis.call('ZCARD', LANES) == 0 then redis.call('DEL', RUNG, IDLE) end
+elseif ARGV[15] == '1' then
+    -- The round has an idle lane, or may open another: the next accept rings its bell.
+    redis.call('SET', IDLE, '1', 'PX', 60000)
 end
 local next_in = -1
 if first then next_in = math.max(0, first - now) end

@@ -1,0 +1,88 @@
+"""The whole message: header fields in their order, the parts in their nesting, and the final check."""
+
+from msgspec import Struct
+
+from postroom.compose import header
+from postroom.compose.attachment import attachment_part, is_inline
+from postroom.compose.body import Entity, Field, boundary_stem, multipart, text_part
+from postroom.compose.check import CRLF, ComposeError, check_composed
+from postroom.headers import is_structured, is_wellformed
+from postroom.message import Mail
+
+_ID_FIELD = "X-Postroom-Id"
+
+
+class Composed(Struct, frozen=True):
+    """A message ready for DATA (RFC 5321 §4.1.1.4), except that its dots are not doubled yet.
+
+    `eight_bit` asks the channel for 8BITMIME, `smtputf8` for SMTPUTF8: an address in the header is not ASCII.
+    """
+
+    data: bytes
+    eight_bit: bool
+    smtputf8: bool
+
+
+def compose(mail: Mail, extra: tuple[tuple[str, str], ...] = ()) -> Composed:
+    """Write a mail as the bytes of a message: CRLF only, no line above 998 bytes, no trace of bcc.
+
+    The same mail gives the same bytes on every call. `extra` are header fields of the channel. Whatever could
+    turn into a header field or a recipient that was not asked for raises `ComposeError`.
+    """
+    content = _content(mail)
+    fields = [*_header(mail, extra), ("MIME-Version", "MIME-Version: 1.0\r\n"), *content.fields]
+    head = "".join([field for _, field in fields]).encode()
+    end = b"" if content.body.endswith(CRLF) else CRLF
+    data = b"".join((head, CRLF, content.body, end))
+    check_composed(data, [name for name, _ in fields])
+    return Composed(data, eight_bit=not data.isascii(), smtputf8=not head.isascii())
+
+
+def _header(mail: Mail, extra: tuple[tuple[str, str], ...]) -> list[Field]:
+    fields = [("From", header.mailboxes("From", (mail.sender,)))]
+    for name, addresses in (("Reply-To", mail.reply_to), ("To", mail.to), ("Cc", mail.cc)):
+        if addresses:
+            fields.append((name, header.mailboxes(name, addresses)))
+    fields += (
+        ("Subject", header.unstructured("Subject", mail.content.subject)),
+        ("Date", header.date(mail.date)),
+        ("Message-ID", header.message_id(mail.message_id)),
+    )
+    given = mail.headers + extra
+    if not any(name.lower() == _ID_FIELD.lower() for name, _ in given):
+        fields.append((_ID_FIELD, header.structured(_ID_FIELD, mail.id)))
+    fields += [(name, _given(name, value)) for name, value in given]
+    return fields
+
+
+def _given(name: str, value: str) -> str:
+    """Write a field of the caller or the channel; none of them can stand for one that Postroom writes."""
+    if not is_wellformed(name):
+        raise ComposeError("a header name is not well formed")
+    if is_structured(name):
+        return header.structured(name, value)
+    if name[:2] not in ("X-", "x-"):
+        raise ComposeError("a header name is not on the list of those that may be given")
+    return header.unstructured(name, value)
+
+
+def _content(mail: Mail) -> Entity:
+    """Nest the parts: mixed(alternative(text, related(html, images)), attachments), each where needed."""
+    text = None if mail.content.text is None else text_part("text/plain", mail.content.text)
+    html = None if mail.content.html is None else text_part("text/html", mail.content.html)
+    texts = [part for part in (text, html) if part is not None]
+    if not texts:
+        raise ComposeError("the content has neither text nor html")
+    if len(texts) == 1 and not mail.attachments:
+        return texts[0]
+    stem = boundary_stem(mail.message_id, texts)
+    inline = [a for a in mail.attachments if html is not None and is_inline(a)]
+    attached = [a for a in mail.attachments if html is None or not is_inline(a)]
+    if inline:
+        images = [attachment_part(a, "inline") for a in inline]
+        texts[-1] = multipart("related", f"{stem}-r", (texts[-1], *images))
+    root = multipart("alternative", f"{stem}-a", texts) if len(texts) > 1 else texts[0]
+    if attached:
+        files = [attachment_part(a, "attachment") for a in attached]
+        root = multipart("mixed", f"{stem}-m", (root, *files))
+    return root

@@ -1,0 +1,77 @@
+"""Reading the configuration file: the whole of it is right, or nothing starts."""
+
+import tomllib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from postroom.config.rules import find_faults
+from postroom.config.structs import Config
+from postroom.decode import Fault, convert
+from postroom.errors import ConfigError
+from postroom.secret import Secret
+
+BY_REFERENCE = 'give a secret by reference: { env = "NAME" } or { file = "PATH" }'
+
+
+def load_config(path: Path, environ: Mapping[str, str]) -> Config:
+    """Read, decode and check the file; `environ` is where `{ env = … }` and POSTROOM_REDIS_URL are looked up.
+
+    Raises:
+        ConfigError: with every unknown key, wrong type, missing secret and unknown agent, each with its path.
+    """
+    source = str(path)
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(source, [Fault("", f"cannot be read: {error.strerror}")]) from None
+    except UnicodeDecodeError:
+        raise ConfigError(source, [Fault("", "is not UTF-8")]) from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(source, [Fault("", f"is not TOML: {error}")]) from None
+    config, faults = convert(data, Config, dec_hook=_secret_reader(path.parent, environ))
+    if config is None:
+        raise ConfigError(source, faults)
+    config = _resolve(config, path.parent, environ)
+    faults = find_faults(config)
+    if faults:
+        raise ConfigError(source, faults)
+    return config
+
+
+def _resolve(config: Config, folder: Path, environ: Mapping[str, str]) -> Config:
+    """Apply what the environment overrides, and anchor relative folders at the file's own."""
+    redis, templates = config.redis, config.templates
+    if url := environ.get("POSTROOM_REDIS_URL"):
+        redis = msgspec.structs.replace(redis, url=url)
+    templates = msgspec.structs.replace(templates, dir=str(folder / templates.dir))
+    return msgspec.structs.replace(config, redis=redis, templates=templates)
+
+
+def _secret_reader(folder: Path, environ: Mapping[str, str]) -> Callable[[type, Any], Any]:
+    def read(kind: type, value: Any) -> Any:
+        if kind is not Secret:
+            raise NotImplementedError
+        match value:
+            case {"env": str(name), **rest} if not rest:
+                found = environ.get(name, "")
+                missing = f"environment variable {name} is not set"
+            case {"file": str(name), **rest} if not rest:
+                found = _read_file(folder / name)
+                missing = f"file {name} cannot be read or is empty"
+            case _:
+                raise ValueError(BY_REFERENCE)
+        if not found:
+            raise ValueError(missing)
+        return Secret(found)
+
+    return read
+
+
+def _read_file(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8").rstrip("\r\n")
+    except (OSError, UnicodeDecodeError):
+        return ""

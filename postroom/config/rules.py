@@ -1,0 +1,145 @@
+"""What a configuration must fulfil beyond its types, and what it is warned about."""
+
+import ipaddress
+import zoneinfo
+from collections.abc import Iterator
+from datetime import datetime
+
+from postroom.address import AddressError, domain_of, parse_address
+from postroom.config.structs import Agent, Caller, Config, SmtpChannel, Token, ZeptomailChannel
+from postroom.config.units import seconds
+from postroom.decode import Fault
+
+CROSSED = {(587, "implicit"): "starttls", (465, "starttls"): "implicit"}
+SHORTEST_LEASE = 0.2  # seconds; below it a lease ends between two renewals of a healthy worker
+
+
+def find_faults(config: Config) -> list[Fault]:
+    """Return everything that forbids a start."""
+    faults = [fault for name, agent in config.agents.items() for fault in _agent_faults(name, agent)]
+    digests: dict[str, str] = {}
+    for name, caller in config.callers.items():
+        faults += _caller_faults(name, caller, config, digests)
+    if seconds(config.worker.lease) < SHORTEST_LEASE:
+        faults.append(Fault("/worker/lease", "must be at least 200ms"))
+    if not config.redis.url.startswith(("redis://", "rediss://", "unix://")):
+        faults.append(Fault("/redis/url", "must start with redis://, rediss:// or unix://"))
+    return faults
+
+
+def find_warnings(config: Config) -> list[Fault]:
+    """Return what `postroom check` warns about: it starts, but probably not as it was meant."""
+    warnings = [w for name, agent in config.agents.items() for w in _agent_warnings(f"/agents/{name}", agent)]
+    if not config.agents:
+        warnings.append(Fault("/agents", "no agent is configured, so nothing can be sent"))
+    used = {name for caller in config.callers.values() for name in caller.agents}
+    unused = [name for name in config.agents if name not in used]
+    warnings += [Fault(f"/agents/{name}", "no caller may use this agent") for name in unused]
+    for name, caller in config.callers.items():
+        if not caller.tokens:
+            text = f"has no token, so it cannot send; make one with: postroom token new {name}"
+            warnings.append(Fault(f"/callers/{name}/tokens", text))
+    return warnings
+
+
+def _agent_faults(name: str, agent: Agent) -> Iterator[Fault]:
+    at = f"/agents/{name}"
+    yield from _sender_faults(at, agent)
+    if agent.bounce_address and (fault := _address_fault(f"{at}/bounce_address", agent.bounce_address)):
+        yield fault
+    try:
+        zoneinfo.ZoneInfo(agent.timezone)
+    except (zoneinfo.ZoneInfoNotFoundError, ValueError):
+        yield Fault(f"{at}/timezone", "is not a known time zone, such as UTC or Europe/Vienna")
+    seen: set[str] = set()
+    for index, channel in enumerate(agent.channels):
+        if channel.name in seen:
+            yield Fault(f"{at}/channels/{index}/name", "is used by another channel of this agent")
+        seen.add(channel.name)
+        if isinstance(channel, SmtpChannel):
+            yield from _smtp_faults(f"{at}/channels/{index}", channel)
+
+
+def _sender_faults(at: str, agent: Agent) -> Iterator[Fault]:
+    author = _address_fault(f"{at}/from/address", agent.sender.address)
+    if author:
+        yield author
+    elif domain_of(parse_address(agent.sender.address)) not in allowed_domains(agent):
+        yield Fault(f"{at}/from/address", "its domain is not among the agent's domains")
+    if "@" in agent.sender.name:
+        yield Fault(f"{at}/from/name", "must not look like an address")
+    for index, domain in enumerate(agent.domains):
+        if fault := _address_fault(f"{at}/domains/{index}", f"a@{domain}"):
+            yield Fault(fault.pointer, "is not a domain")
+
+
+def _smtp_faults(at: str, channel: SmtpChannel) -> Iterator[Fault]:
+    right = CROSSED.get((channel.port, channel.tls))
+    if right:
+        yield Fault(f"{at}/tls", f'port {channel.port} goes with tls = "{right}", not "{channel.tls}"')
+    if (channel.username is None) != (channel.password is None):
+        missing = "password" if channel.password is None else "username"
+        yield Fault(f"{at}/{missing}", "username and password go together")
+    if channel.tls == "none" and channel.password is not None and not channel.insecure:
+        text = 'credentials would travel in the clear: use "starttls" or "implicit", or say insecure = true'
+        yield Fault(f"{at}/tls", text)
+
+
+def _caller_faults(name: str, caller: Caller, config: Config, digests: dict[str, str]) -> Iterator[Fault]:
+    at = f"/callers/{name}"
+    for index, agent in enumerate(caller.agents):
+        if agent not in config.agents:
+            yield Fault(f"{at}/agents/{index}", f"no agent is called {agent}")
+    for index, network in enumerate(caller.networks):
+        try:
+            ipaddress.ip_network(network)
+        except ValueError:
+            yield Fault(f"{at}/networks/{index}", "is not a network such as 10.0.0.0/8")
+    for index, token in enumerate(caller.tokens):
+        yield from _token_faults(f"{at}/tokens/{index}", token)
+        if token.sha256 in digests:
+            yield Fault(f"{at}/tokens/{index}/sha256", f"is also at {digests[token.sha256]}")
+        digests[token.sha256] = f"{at}/tokens/{index}"
+
+
+def _token_faults(at: str, token: Token) -> Iterator[Fault]:
+    for field, text in (("not_before", token.not_before), ("expires", token.expires)):
+        if text is not None and read_time(text) is None:
+            yield Fault(f"{at}/{field}", "is not a time with zone such as 2027-01-31T12:00:00Z")
+
+
+def _agent_warnings(at: str, agent: Agent) -> Iterator[Fault]:
+    zeptomail = any(isinstance(c, ZeptomailChannel) or c.is_zeptomail for c in agent.channels)
+    if zeptomail and agent.bounce_address is None:
+        text = "is not set: ZeptoMail would use an address of its own, and bounces would not reach you"
+        yield Fault(f"{at}/bounce_address", text)
+    if agent.per_day is not None:
+        yield Fault(f"{at}/per_day", "is not enforced by this version of Postroom")
+    for index, channel in enumerate(agent.channels):
+        if isinstance(channel, ZeptomailChannel) and channel.base_url.startswith("http://"):
+            yield Fault(f"{at}/channels/{index}/base_url", "is not https, so the token travels in the clear")
+
+
+def allowed_domains(agent: Agent) -> frozenset[str]:
+    """Return the From domains an agent may use, as A-labels."""
+    named = agent.domains or (agent.sender.address.rpartition("@")[2],)
+    return frozenset(
+        domain_of(parse_address(f"a@{d}")) for d in named if _address_fault("", f"a@{d}") is None
+    )
+
+
+def read_time(text: str) -> datetime | None:
+    """Return an RFC 3339 time with its zone, or None."""
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return time if time.tzinfo is not None else None
+
+
+def _address_fault(pointer: str, text: str) -> Fault | None:
+    try:
+        parse_address(text)
+    except AddressError as error:
+        return Fault(pointer, str(error))
+    return None

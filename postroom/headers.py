@@ -1,0 +1,81 @@
+"""The header fields a caller may set itself; all others are Postroom's to write."""
+
+import re
+
+from postroom.decode import Fault, join
+from postroom.text import find_forbidden
+
+MAX_VALUE_BYTES = 998  # RFC 5322 §2.1.1: what one line may hold
+
+# Fields beside `X-*`. Their values have a grammar, so they are sent as they are: in ASCII, folded at spaces.
+STRUCTURED = frozenset(
+    {
+        "auto-submitted",
+        "importance",
+        "in-reply-to",
+        "list-unsubscribe",
+        "list-unsubscribe-post",
+        "precedence",
+        "references",
+    }
+)
+RESERVED_PREFIXES = ("x-tm-", "x-postroom-")  # ZeptoMail's instructions, and our own
+
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,63}")
+
+
+def check_headers(headers: dict[str, str]) -> list[Fault]:
+    """Return every fault in the header fields of a caller, with pointers such as `/headers/X-Foo`."""
+    faults: list[Fault] = []
+    seen: set[str] = set()
+    for name, value in headers.items():
+        lowered = name.lower()
+        problem = _name_problem(name, lowered) or _value_problem(name, value)
+        if problem is None and lowered in seen:
+            problem = "given twice (names do not differ by case)"
+        seen.add(lowered)
+        if problem is not None:
+            faults.append(Fault(join("/headers", name), problem))
+    return faults
+
+
+def is_wellformed(name: str) -> bool:
+    """True for a name that is safe to write before a colon, whether or not callers may set it."""
+    return _NAME.fullmatch(name) is not None
+
+
+def is_structured(name: str) -> bool:
+    """True for a field whose value has a grammar that encoded words would break (RFC 2047 §5)."""
+    return name.lower() in STRUCTURED
+
+
+def _name_problem(name: str, lowered: str) -> str | None:
+    if not is_wellformed(name):
+        return "a header name is a letter and then up to 63 letters, digits or '-'"
+    if lowered.startswith(RESERVED_PREFIXES):
+        return "this header is reserved"
+    if not lowered.startswith("x-") and lowered not in STRUCTURED:
+        return "this header cannot be set by a caller"
+    return None
+
+
+def _value_problem(name: str, value: str) -> str | None:
+    forbidden = find_forbidden(value)
+    if forbidden is not None:
+        return f"must not contain {forbidden}"
+    if len(value.encode()) > MAX_VALUE_BYTES:
+        return f"longer than {MAX_VALUE_BYTES} bytes"
+    if value != value.strip() or not value:
+        return "must not be empty, nor begin or end with a space"
+    if "=?" in value:
+        return "must not contain '=?', which starts an encoded word (RFC 2047)"
+    return _structured_problem(name, value) if is_structured(name) else None
+
+
+def _structured_problem(name: str, value: str) -> str | None:
+    if not value.isascii():
+        return "must be ASCII"
+    # Such a field folds at spaces only, and its first word stands beside the name.
+    if max(map(len, value.split())) + len(name) + 2 > MAX_VALUE_BYTES:
+        return "holds a word too long for a line"
+    return None

@@ -1,0 +1,101 @@
+"""One log pipeline for our lines and everybody else's: JSON lines, or a console look on a terminal.
+
+A line names ids, codes and numbers. Addresses, subjects, variables, bodies, tokens and what providers say
+never reach it, so no processor has to take them out again; an unexpected exception is told by its class and
+its frames, not by its text, which may quote a value.
+"""
+
+import logging
+import os
+import sys
+import traceback
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import structlog
+from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
+
+from postroom import __version__
+from postroom.settings import Settings
+
+_encoder = msgspec.json.Encoder(enc_hook=str)
+FRAMES_SHOWN = 12
+QUIET = {"arq": logging.WARNING, "asyncio": logging.WARNING, "aiohttp.access": logging.WARNING}
+
+
+def configure_logging(settings: Settings, service: str) -> None:
+    """Set up structlog and the standard library's root logger for a whole process."""
+    console = settings.log_format == "console" or (settings.log_format == "auto" and sys.stdout.isatty())
+    common: list[Processor] = [
+        structlog.stdlib.add_log_level,
+        _Stamp(service),
+        _shape_exception,
+    ]
+    structlog.configure(
+        processors=[*common, structlog.dev.ConsoleRenderer() if console else _render_bytes],
+        wrapper_class=structlog.make_filtering_bound_logger(settings.log_level_number),
+        logger_factory=structlog.PrintLoggerFactory() if console else structlog.BytesLoggerFactory(),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[structlog.stdlib.add_logger_name, *common],
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                structlog.dev.ConsoleRenderer() if console else _render_text,
+            ],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(settings.log_level_number)
+    for name, level in QUIET.items():
+        logging.getLogger(name).setLevel(max(level, settings.log_level_number))
+
+
+def get_logger(**bound: Any) -> FilteringBoundLogger:
+    """Return a logger with ids bound to it once."""
+    logger: FilteringBoundLogger = structlog.get_logger(**bound)
+    return logger
+
+
+class _Stamp:
+    """Puts time, service, version and process in front of every line."""
+
+    def __init__(self, service: str) -> None:
+        self._common = {"service": service, "version": __version__, "pid": os.getpid()}
+
+    def __call__(self, _logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+        stamp = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        return {
+            "ts": stamp,
+            "level": event.pop("level"),
+            "event": event.pop("event"),
+            **self._common,
+            **event,
+        }
+
+
+def _shape_exception(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    info = event.pop("exc_info", None)
+    if not info:
+        return event
+    error = (
+        info if isinstance(info, BaseException) else (info[1] if isinstance(info, tuple) else sys.exception())
+    )
+    if error is not None:
+        event["error"] = type(error).__name__
+        frames = traceback.extract_tb(error.__traceback__)[-FRAMES_SHOWN:]
+        event["frames"] = ["/".join(Path(f.filename).parts[-2:]) + f":{f.lineno} {f.name}" for f in frames]
+    return event
+
+
+def _render_bytes(_logger: WrappedLogger, _method: str, event: EventDict) -> bytes:
+    return _encoder.encode(event)
+
+
+def _render_text(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
+    return _encoder.encode(event).decode()

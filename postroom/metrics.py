@@ -1,0 +1,132 @@
+"""Every metric by name. Labels are bounded: never a recipient, an id, a ref or anybody's text."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
+
+from postroom import __version__
+from postroom.ledger.watch import QueueDepth
+
+LATENCY_BUCKETS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600, 14400)
+ATTEMPT_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
+HTTP_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
+
+disable_created_metrics()  # type: ignore[no-untyped-call]
+
+
+class QueueMetrics:
+    """Depth and age of the queues, read from Redis at each scrape. All processes tell the same: take max."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        labels = ("agent", "priority")
+        self._waiting = Gauge(
+            "postroom_queue_messages", "Waiting messages, leased ones included.", labels, registry=registry
+        )
+        self._due = Gauge("postroom_queue_due_messages", "Messages due now.", labels, registry=registry)
+        self._oldest = Gauge(
+            "postroom_oldest_due_seconds", "Age of the oldest message due now.", labels, registry=registry
+        )
+        self._known: set[tuple[str, str]] = set()
+
+    def show(self, depths: list[QueueDepth]) -> None:
+        """Set the gauges; a queue that was seen before and is gone now reads 0."""
+        seen = {(row.agent, row.priority) for row in depths}
+        for agent, priority in self._known - seen:
+            self._set(agent, priority, 0, 0, 0.0)
+        for row in depths:
+            self._set(row.agent, row.priority, row.waiting, row.due, row.oldest_due_ms / 1000)
+        self._known |= seen
+
+    def _set(self, agent: str, priority: str, waiting: int, due: int, oldest: float) -> None:
+        self._waiting.labels(agent, priority).set(waiting)
+        self._due.labels(agent, priority).set(due)
+        self._oldest.labels(agent, priority).set(oldest)
+
+
+class EdgeMetrics:
+    """What the API process counts."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        _build_info(registry)
+        self.requests = Counter(
+            "postroom_http_requests", "Requests by route template.", ("route", "method", "status"),
+            registry=registry,
+        )  # fmt: skip
+        self.request_seconds = Histogram(
+            "postroom_http_request_duration_seconds", "Time to answer.", ("route", "method"),
+            buckets=HTTP_BUCKETS, registry=registry,
+        )  # fmt: skip
+        self.in_flight = Gauge("postroom_http_in_flight", "Requests being answered.", registry=registry)
+        self.auth_failures = Counter(
+            "postroom_auth_failures", "Requests without a valid token.", ("reason",), registry=registry
+        )
+        self.accepted = Counter(
+            "postroom_messages_accepted", "Messages recorded.", ("caller", "agent", "priority"),
+            registry=registry,
+        )  # fmt: skip
+        self.replays = Counter(
+            "postroom_idempotent_replays", "Requests whose ref was known.", ("caller", "kind"),
+            registry=registry,
+        )  # fmt: skip
+        self.rejected = Counter(
+            "postroom_messages_rejected", "Send requests refused, by problem code.", ("caller", "code"),
+            registry=registry,
+        )  # fmt: skip
+        self.queue = QueueMetrics(registry)
+
+
+class CarrierMetrics:
+    """What a worker process counts."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        _build_info(registry)
+        self.attempts = Counter(
+            "postroom_attempts", "Attempts by the worst outcome among their recipients.",
+            ("agent", "channel", "outcome", "reply_class"), registry=registry,
+        )  # fmt: skip
+        self.attempt_seconds = Histogram(
+            "postroom_attempt_duration_seconds", "Time of an attempt.", ("agent", "channel"),
+            buckets=ATTEMPT_BUCKETS, registry=registry,
+        )  # fmt: skip
+        self.finished = Counter(
+            "postroom_messages_finished", "Messages that ended.", ("agent", "priority", "state"),
+            registry=registry,
+        )  # fmt: skip
+        self.latency = Histogram(
+            "postroom_message_latency_seconds", "From accepted to sent.", ("agent", "priority"),
+            buckets=LATENCY_BUCKETS, registry=registry,
+        )  # fmt: skip
+        self.ambiguous = Counter(
+            "postroom_ambiguous_outcomes", "Attempts whose fate is unknown.", ("agent",), registry=registry
+        )
+        self.lapsed = Counter(
+            "postroom_lease_expired", "Messages whose owner did not come back.", ("agent", "phase"),
+            registry=registry,
+        )  # fmt: skip
+        self.fence_lost = Counter(
+            "postroom_fence_rejections", "Steps refused for want of a current fence.", ("step",),
+            registry=registry,
+        )  # fmt: skip
+        self.swept = Counter(
+            "postroom_sweeper_rearmed", "Agents rung for by the sweep; about 0 in quiet weather.",
+            registry=registry,
+        )  # fmt: skip
+        self.channel_up = Gauge(
+            "postroom_channel_up", "1 after a connection was made, 0 after a fault.", ("agent", "channel"),
+            registry=registry,
+        )  # fmt: skip
+        self.channel_faults = Counter(
+            "postroom_channel_faults", "Faults of channels.", ("agent", "channel", "cause"), registry=registry
+        )
+        self.lanes = Gauge("postroom_lanes", "Open lanes of this process.", registry=registry)
+        self.redis_errors = Counter(
+            "postroom_redis_errors", "Failed calls of the ledger.", ("kind",), registry=registry
+        )
+        self.render_failures = Counter(
+            "postroom_render_failures", "Accepted messages that could not be rendered or composed.",
+            ("template", "reason"), registry=registry,
+        )  # fmt: skip
+        self.queue = QueueMetrics(registry)
+
+
+def _build_info(registry: CollectorRegistry) -> None:
+    build = Gauge("postroom_build_info", "Version of this process.", ("version",), registry=registry)
+    build.labels(__version__).set(1)

@@ -1,0 +1,116 @@
+"""Rounds: "somebody look at this agent", as arq jobs. The only module that knows arq.
+
+A round is an alarm clock, never the mail itself: all of arq's keys may be lost, and the sweep rings again.
+Rounds may repeat, for a round too many finds nothing to do and ends at once; so they need no unique ids.
+"""
+
+import asyncio
+import os
+import socket
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+from arq.connections import ArqRedis
+from arq.worker import Worker, func
+from redis.asyncio import ConnectionPool
+from redis.asyncio.retry import Retry
+from redis.backoff import ExponentialBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError
+
+from postroom.ledger.clients import connection_options
+
+QUEUE = "pr:rounds"
+JOB = "deliver"
+# arq compares scores with local clocks; a score long past is due whatever a worker's clock says, and the
+# one of a started round is moved far ahead, so that running rounds do not hide the ones behind them.
+LONG_PAST = datetime(2000, 1, 1, tzinfo=UTC)
+FAR_AHEAD_MS = 4102444800000  # the year 2100
+EXPIRES_SECONDS = 60
+MOST_WAITING = 10_000  # rounds nobody fetches: with no worker alive, ringing on would only fill Redis
+SOCKET_SECONDS = 5.0
+HEALTH_SECONDS = 15
+
+Deliver = Callable[[str], Awaitable[None]]
+
+
+def rounds_pool(url: str) -> ArqRedis:
+    """Return arq's connection pool: bounded in time, with msgpack instead of pickle."""
+    pool = ConnectionPool.from_url(
+        url,
+        socket_timeout=SOCKET_SECONDS,
+        retry=Retry(ExponentialBackoff(cap=0.5, base=0.05), 3),
+        retry_on_error=[RedisConnectionError],
+        **connection_options(url),
+    )
+    return ArqRedis(
+        pool,
+        job_serializer=msgspec.msgpack.encode,
+        job_deserializer=msgspec.msgpack.decode,
+        default_queue_name=QUEUE,
+    )
+
+
+async def ring(pool: ArqRedis, agent: str) -> bool:
+    """Ask for a round. False where it could not be asked for; the sweep will."""
+    try:
+        if await pool.zcard(QUEUE) >= MOST_WAITING:
+            return False
+        await pool.enqueue_job(JOB, agent, _defer_until=LONG_PAST, _expires=EXPIRES_SECONDS)
+    except (RedisError, OSError):
+        return False
+    return True
+
+
+class RoundsWorker:
+    """Fetches rounds with an arq worker. arq ends on many kinds of trouble; its owner then builds another."""
+
+    def __init__(self, pool: ArqRedis, deliver: Deliver, *, job_seconds: float) -> None:
+        """`deliver` is given an agent's name and must not raise; `job_seconds` is more than it ever takes."""
+        self._pool = pool
+        self._deliver = deliver
+        self._worker = Worker(
+            [func(self._run, name=JOB, keep_result=0, timeout=job_seconds, max_tries=1_000_000)],
+            redis_pool=pool,
+            queue_name=QUEUE,
+            handle_signals=False,
+            # At the limit arq does not even poll; how much is done at once is bounded by `worker.max_lanes`.
+            max_jobs=10_000,
+            queue_read_limit=32,
+            poll_delay=0.03,
+            keep_result=0,
+            max_tries=1_000_000,
+            health_check_interval=HEALTH_SECONDS,
+            health_check_key=f"pr:health:{socket.gethostname()}:{os.getpid()}",
+            job_serializer=msgspec.msgpack.encode,
+            job_deserializer=msgspec.msgpack.decode,
+            log_results=False,
+        )
+
+    async def run(self) -> None:
+        """Fetch rounds until cancelled or until arq gives up, with whatever exception it has."""
+        await self._worker.async_run()
+
+    async def stop(self, grace: float) -> None:
+        """Fetch no more, wait for running rounds to end (`grace` in seconds), close."""
+        self._worker.allow_pick_jobs = False
+        tasks = set(self._worker.tasks.values())
+        if tasks:
+            await asyncio.wait(tasks, timeout=grace)
+        leftover = [task for task in (self._worker.main_task, *tasks) if task is not None and not task.done()]
+        for task in leftover:
+            task.cancel()
+        await asyncio.gather(*leftover, return_exceptions=True)
+
+    def abandon(self) -> list[asyncio.Task[Any]]:
+        """Return the rounds that still run after arq's worker gave up."""
+        return [task for task in self._worker.tasks.values() if not task.done()]
+
+    async def _run(self, ctx: dict[Any, Any], agent: str) -> None:
+        # Without it the round only hides those behind it a little longer.
+        with suppress(RedisError, OSError):
+            await self._pool.zadd(QUEUE, {ctx["job_id"]: FAR_AHEAD_MS}, xx=True)
+        await self._deliver(agent)

@@ -1,0 +1,75 @@
+"""What both processes do before they start: load everything, look at Redis, and say clearly what is wrong."""
+
+import asyncio
+import sys
+from collections.abc import Mapping
+
+from structlog.typing import FilteringBoundLogger
+
+from postroom.config.load import load_config
+from postroom.config.rules import find_warnings
+from postroom.config.structs import Config
+from postroom.errors import ConfigError, PostroomError
+from postroom.ledger.clients import reading_client
+from postroom.ledger.errors import LedgerUnavailableError
+from postroom.ledger.watch import Watch
+from postroom.settings import Settings
+from postroom.templates import TemplatesError, TemplateSet
+
+REDIS_SECONDS = 3.0
+
+
+def load_everything(settings: Settings, environ: Mapping[str, str]) -> tuple[Config, TemplateSet]:
+    """Load configuration and templates.
+
+    Raises:
+        ConfigError: the configuration is wrong.
+        BrokenTemplatesError: a template is.
+    """
+    config = load_config(settings.config, environ)
+    try:
+        return config, TemplateSet.load_folder(config.templates.dir)
+    except TemplatesError as error:
+        raise BrokenTemplatesError(error) from None
+
+
+class BrokenTemplatesError(PostroomError):
+    """Templates that cannot be used, each fault with its file and line."""
+
+    def __init__(self, error: TemplatesError) -> None:
+        super().__init__("\n".join(map(str, error.faults)))
+
+
+async def check_redis(config: Config, log: FilteringBoundLogger) -> None:
+    """Look at the ledger's Redis; where it does not answer, go on: it is waited for while running.
+
+    Raises:
+        PostroomError: it would lose mail: it evicts keys, or is too old for the scripts.
+    """
+    client = reading_client(config.redis.url)
+    try:
+        async with asyncio.timeout(REDIS_SECONDS):
+            fitness = await Watch(client).fitness()
+    except (LedgerUnavailableError, TimeoutError):
+        log.warning("redis.unavailable", at="start")
+        return
+    finally:
+        await client.aclose()
+    if fitness.evicts:
+        raise PostroomError(
+            f"Redis has maxmemory-policy {fitness.evicts}, so it would delete queued mail when it is full: "
+            "set maxmemory-policy noeviction"
+        )
+    if fitness.too_old:
+        raise PostroomError(f"Redis {fitness.too_old} is too old: Postroom needs Redis 6.2 or Valkey")
+    if fitness.durable is False:
+        log.warning("redis.not_durable", remedy="set appendonly yes, or a restart of Redis loses queued mail")
+    for warning in find_warnings(config):
+        log.warning("config.warning", pointer=warning.pointer, detail=warning.detail)
+
+
+def report(error: PostroomError) -> None:
+    """Tell a person at a terminal, or in the logs of a pod, why nothing starts."""
+    lines = error.lines() if isinstance(error, ConfigError) else str(error).splitlines()
+    for line in lines:
+        print(f"postroom: {line}", file=sys.stderr)  # noqa: T201  there may be no logging yet

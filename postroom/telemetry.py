@@ -1,0 +1,86 @@
+"""The metrics port of a process: /metrics, /livez and /readyz, apart from the traffic of callers."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+from typing import Self
+
+from aiohttp import web
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+
+from postroom.errors import PostroomError
+from postroom.ledger.errors import LedgerUnavailableError
+from postroom.ledger.watch import Watch
+from postroom.metrics import QueueMetrics
+
+REFRESH_SECONDS = 2.0  # what a scrape waits for Redis before it shows what was seen last
+
+
+class PortTakenError(PostroomError):
+    """The metrics port belongs to another process."""
+
+
+class Telemetry:
+    """Serves one process's metrics while its `async with` block runs."""
+
+    def __init__(
+        self,
+        registry: CollectorRegistry,
+        *,
+        host: str,
+        port: int,
+        refresh: Callable[[], Awaitable[None]],
+        ready: Callable[[], bool],
+    ) -> None:
+        self._registry = registry
+        self._host, self._port = host, port
+        self._refresh = refresh
+        self._ready = ready
+        app = web.Application()
+        app.router.add_get("/metrics", self._metrics)
+        app.router.add_get("/livez", self._livez)
+        app.router.add_get("/readyz", self._readyz)
+        self._runner = web.AppRunner(app, access_log=None)
+
+    async def __aenter__(self) -> Self:
+        await self._runner.setup()
+        try:
+            await web.TCPSite(self._runner, self._host, self._port).start()
+        except OSError as error:
+            await self._runner.cleanup()
+            raise PortTakenError(
+                f"metrics port {self._port} is taken: set POSTROOM_METRICS_PORT to a free one"
+            ) from error
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._runner.cleanup()
+
+    async def _metrics(self, _request: web.Request) -> web.Response:
+        await self._refresh()
+        return web.Response(
+            body=generate_latest(self._registry), headers={"Content-Type": CONTENT_TYPE_LATEST}
+        )
+
+    async def _livez(self, _request: web.Request) -> web.Response:
+        return web.Response(text="ok\n")
+
+    async def _readyz(self, _request: web.Request) -> web.Response:
+        ready = self._ready()
+        return web.Response(text="ready\n" if ready else "draining\n", status=200 if ready else 503)
+
+
+def queue_refresher(watch: Watch, metrics: QueueMetrics) -> Callable[[], Awaitable[None]]:
+    """Return what reads the queues into their gauges; without Redis they keep what was seen last."""
+
+    async def refresh() -> None:
+        try:
+            async with asyncio.timeout(REFRESH_SECONDS):
+                metrics.show(await watch.depth())
+        except (LedgerUnavailableError, TimeoutError):
+            return
+
+    return refresh

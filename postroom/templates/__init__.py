@@ -1,0 +1,32 @@
+"""Templates: what a mail says, written as files by the team that owns the mail.
+
+A caller sends variables; `Template.check` judges them before anything is accepted, and `Template.render`
+makes the `Content` in a worker. This package knows nothing of HTTP, of Redis or of channels.
+
+faults    what is wrong with a template, or with one rendering
+manifest  template.toml
+variables what a template declares, and filling in what is optional
+checks    judging given values by it
+language  which part of the template language may be used
+markup    where in HTML a value may stand
+engine    minijinja with everything unbounded taken out (filters: our own)
+prepare   the files judged together and compiled
+template  the pieces put together
+folder    reading a folder of templates
+"""
+
+from postroom.templates.faults import RenderError, TemplateFault, TemplatesError
+from postroom.templates.folder import TemplateSet
+from postroom.templates.manifest import Delivery
+from postroom.templates.template import Template
+from postroom.templates.variables import Variable
+
+__all__ = [
+    "Delivery",
+    "RenderError",
+    "Template",
+    "TemplateFault",
+    "TemplateSet",
+    "TemplatesError",
+    "Variable",
+]

@@ -1,0 +1,147 @@
+"""minijinja with everything unbounded taken out: strict, on fuel, escaping by file, counting its output."""
+
+import re
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import minijinja
+
+from postroom.templates.filters import OWN_FILTERS, Refusal, bounded_range
+from postroom.templates.language import ENGINE_FILTERS
+
+MAX_FUEL = 100_000  # steps of the engine; a mail with a thousand list items takes a third of it
+MAX_REPEATED = 64 * 1024 * 1024  # characters that loops can write out of literals, whatever the fuel
+MAX_OUTPUT_BYTES = 1_000_000  # of one part
+MAX_FILTERED = 5_000_000  # characters and list items that filters look at
+UNCOUNTED = 100  # characters too few to count: fuel bounds how often they can come
+
+# Every filter and function of minijinja 3.0, so that what is not allowed is not there either.
+_BUILTIN_FILTERS = """
+    abs attr batch bool capitalize chain count d default dictsort e escape filesizeformat first float format
+    groupby indent int items join last length lines list lower map max min pluralize pprint reject rejectattr
+    replace reverse round safe select selectattr slice sort split string striptags sum title tojson trim
+    truncate unique upper urlencode wordwrap zip
+"""
+_BUILTIN_FUNCTIONS = ("cycler", "debug", "dict", "joiner", "namespace", "range")
+_REASONS = {
+    "OutOfFuel": "takes too many steps",
+    "UndefinedError": "uses something undefined",
+    "InvalidOperation": "does what its values do not allow",
+}
+_SHOWN = {
+    type(None): "a value that is not there",
+    bool: "true or false",
+    list: "a whole list",
+    dict: "a whole object",
+}
+_SAID_LAST = re.compile(r" \(in [^()]*:[0-9]+\)\Z")
+
+
+class EngineError(Exception):
+    """A source or a rendering that failed: why, on which line (0: unknown), and in more words for its author.
+
+    `reason` never holds a value; `detail` may, and belongs to renderings of examples only.
+    """
+
+    def __init__(self, reason: str, line: int = 0, detail: str = "") -> None:
+        self.reason = reason
+        self.line = line
+        self.detail = detail or reason
+        super().__init__(reason)
+
+
+class _Meter(threading.local):
+    """What the rendering of this thread has written and filtered so far, and where it is."""
+
+    written = 0
+    filtered = 0
+    line = 0
+
+
+class Engine:
+    """The compiled files of one template. Their names end in `.html` or `.txt`."""
+
+    def __init__(self, longest_repeated: int) -> None:
+        """Prepare for files whose longest literal inside a loop has this many characters."""
+        self._meter = _Meter()
+        self._env = minijinja.Environment(
+            undefined_behavior="strict",
+            fuel=min(MAX_FUEL, MAX_REPEATED // max(1, longest_repeated)),
+            debug=False,  # errors would carry the variables
+            pycompat=False,  # methods such as 'x'.format() allocate without limit
+            auto_escape_callback=lambda name: name.endswith(".html"),
+            trim_blocks=True,
+            lstrip_blocks=True,
+            keep_trailing_newline=True,
+            finalizer=self._count,
+        )
+        for name in set(_BUILTIN_FILTERS.split()) - ENGINE_FILTERS:
+            self._env.remove_filter(name)
+        for name in _BUILTIN_FUNCTIONS:
+            self._env.remove_global(name)
+        for name, function in OWN_FILTERS.items():
+            self._env.add_filter(name, self._metered(function))
+        self._env.add_global("range", bounded_range)
+        self._env.add_global("_at", self._pass_line)
+
+    def compile(self, name: str, source: str) -> None:
+        """Add a file, or raise `EngineError`."""
+        try:
+            self._env.add_template(name, source)
+        except minijinja.TemplateError as error:
+            raise _engine_error(error) from None
+
+    def undeclared(self, source: str) -> set[str]:
+        """Name what a source takes from outside."""
+        return self._env.undeclared_variables_in_str(source) - {"range", "_at"}
+
+    def render(self, name: str, context: Mapping[str, Any]) -> str:
+        """Render a compiled file, or raise `EngineError`."""
+        self._meter.written = self._meter.filtered = self._meter.line = 0
+        try:
+            text = self._env.render_template(name, **context)
+        except minijinja.TemplateError as error:
+            raise _engine_error(error) from None
+        except Refusal as refusal:
+            raise EngineError(str(refusal), self._meter.line) from None
+        except Exception as error:  # noqa: BLE001 -- whatever else a filter stumbles over; its text may hold a value
+            raise EngineError(f"cannot be rendered ({type(error).__name__})", self._meter.line) from None
+        if len(text) * 4 > MAX_OUTPUT_BYTES and len(text.encode()) > MAX_OUTPUT_BYTES:
+            raise EngineError(f"makes more than {MAX_OUTPUT_BYTES} bytes")
+        return text
+
+    def _count(self, value: Any) -> Any:
+        """Judge one output: only text and numbers can be shown, and not too much of them."""
+        kind = type(value)
+        if kind is str:
+            if len(value) > UNCOUNTED:
+                self._meter.written += len(value)
+                if self._meter.written > MAX_OUTPUT_BYTES:
+                    raise Refusal(f"makes more than {MAX_OUTPUT_BYTES} bytes")
+        elif kind is not int and kind is not float:
+            raise Refusal(
+                f"shows {_SHOWN.get(kind, 'something that is no text')}; only text and numbers can be shown"
+            )
+        return NotImplemented
+
+    def _metered(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Make a filter stop when all filters together have worked enough: to fuel, each is one step."""
+
+        def call(value: Any, *args: Any, **options: Any) -> Any:
+            if isinstance(value, (str, list)) and len(value) > UNCOUNTED:
+                self._meter.filtered += len(value)
+                if self._meter.filtered > MAX_FILTERED:
+                    raise Refusal("takes too many steps")
+            return function(value, *args, **options)
+
+        return call
+
+    def _pass_line(self, line: int) -> str:
+        self._meter.line = line
+        return ""
+
+
+def _engine_error(error: minijinja.TemplateError) -> EngineError:
+    reason = _REASONS.get(error.kind, f"cannot be rendered ({error.kind})")
+    return EngineError(reason, error.line or 0, _SAID_LAST.sub("", error.message))

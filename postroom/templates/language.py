@@ -1,0 +1,203 @@
+"""The part of the template language that templates may use, judged before the engine sees the source.
+
+Fuel bounds how many steps a rendering takes, but not how long a step takes nor what it allocates: doubling a
+string thirty times costs sixty steps and a gigabyte, and a chain of many thousand operators overflows the
+stack of the engine's compiler. Hence the rules here: only an output may put strings together, nothing can be
+built up over several tags, what stands in a tag is short. Then the largest thing a template can make is known
+beforehand. Everything that is not allowed by name is refused.
+"""
+
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from msgspec import Struct
+
+from postroom.templates.faults import Problem
+from postroom.templates.filters import OWN_FILTERS
+
+# Of the engine's own filters, those that cost the same whatever they are given.
+ENGINE_FILTERS = frozenset({"abs", "first", "last", "length", "pluralize", "round"})
+FILTERS = ENGINE_FILTERS | OWN_FILTERS.keys()
+TESTS = frozenset({"defined", "divisibleby", "even", "none", "odd"})
+TAGS = frozenset({"if", "elif", "else", "endif", "for", "endfor", "set"})
+MAX_TAGS = 1_000  # in one file; an `elif` each is what the compiler's stack must bear
+MAX_TOKENS = 100  # in one tag
+MAX_JOINS = 2  # `~` and `+` in one tag
+MAX_LOOPS = 3  # inside each other
+
+_KEYWORDS = frozenset({"and", "or", "not", "in", "is", "if", "else", "elif", "for", "set"})
+_OPEN = re.compile(r"\{[{%#]")
+_TOKEN = re.compile(
+    r"""(?P<space>\s++)
+    |(?P<end>[-+]?[%}]\})
+    |(?P<string>'(?:[^'\\]|\\.)*+'|"(?:[^"\\]|\\.)*+")
+    |(?P<number>[0-9]++(?:\.[0-9]++)?(?![A-Za-z0-9_]))
+    |(?P<name>[A-Za-z_][A-Za-z0-9_]*+)
+    |(?P<sign>==|!=|<=|>=|//|\*\*|[-+*/%~<>=.,|()\[\]])""",
+    re.VERBOSE | re.DOTALL,
+)
+
+
+class Token(NamedTuple):
+    """A string, number, name or sign inside a tag."""
+
+    kind: str
+    text: str
+
+
+class Tag(Struct, frozen=True):
+    """`{{ output }}` or `{% statement %}`."""
+
+    text: str
+    line: int
+    tokens: tuple[Token, ...]
+    is_output: bool
+
+    @property
+    def word(self) -> str:
+        """The statement's first word; empty for an output."""
+        return "" if self.is_output or not self.tokens else self.tokens[0].text
+
+
+class Literal(Struct, frozen=True):
+    """Text between tags, written out as it is, and in how many loops it stands."""
+
+    text: str
+    line: int
+    loops: int
+
+
+class Outline(Struct):
+    """A template file cut into literals and tags, and what is wrong with it."""
+
+    parts: list[Literal | Tag] = []
+    problems: list[Problem] = []
+
+    @property
+    def tags(self) -> list[Tag]:
+        """The tags, in order."""
+        return [part for part in self.parts if isinstance(part, Tag)]
+
+    @property
+    def longest_repeated(self) -> int:
+        """Characters of the longest literal that a loop may write again and again."""
+        return max((len(p.text) for p in self.parts if isinstance(p, Literal) and p.loops), default=0)
+
+    def line_of(self, name: str) -> int:
+        """The first line on which a tag names this variable."""
+        return next((tag.line for tag in self.tags if Token("name", name) in tag.tokens), 1)
+
+
+def outline(source: str) -> Outline:
+    """Cut a source into its parts and judge them. With problems, the parts may end early."""
+    found = Outline()
+    position, loops = 0, 0
+    while opening := _OPEN.search(source, position):
+        found.parts.append(Literal(source[position : opening.start()], _line(source, position), loops))
+        if opening[0] == "{#":
+            end = source.find("#}", opening.end())
+            position = end + 2
+            tag = None
+        else:
+            end, tag = _read_tag(source, opening.start())
+            position = end
+        if end < 0:
+            found.problems.append(Problem(_line(source, opening.start()), _unreadable(opening[0])))
+            return found
+        if tag is not None:
+            loops += {"for": 1, "endfor": -1}.get(tag.word, 0)
+            found.parts.append(tag)
+            found.problems += [Problem(tag.line, message) for message in _judge(tag)]
+            if loops > MAX_LOOPS:
+                found.problems.append(Problem(tag.line, f"more than {MAX_LOOPS} loops inside each other"))
+    found.parts.append(Literal(source[position:], _line(source, position), loops))
+    if len(found.tags) > MAX_TAGS:
+        found.problems.append(Problem(1, f"more than {MAX_TAGS} tags"))
+    return found
+
+
+def _line(source: str, position: int) -> int:
+    return source.count("\n", 0, position) + 1
+
+
+def _unreadable(opening: str) -> str:
+    return (
+        f"cannot be read: '{opening}' without its end, or around a character that the language does not have"
+    )
+
+
+def _read_tag(source: str, start: int) -> tuple[int, Tag | None]:
+    """Read from `{{` or `{%` to the end; return the position behind it, or -1 for what cannot be read."""
+    is_output = source.startswith("{{", start)
+    position = start + 2
+    if source[position : position + 1] in ("-", "+"):
+        position += 1
+    tokens: list[Token] = []
+    while token := _TOKEN.match(source, position):
+        position = token.end()
+        if token.lastgroup == "end":
+            if token[0][-2:] != ("}}" if is_output else "%}"):
+                break
+            return position, Tag(source[start:position], _line(source, start), tuple(tokens), is_output)
+        if token.lastgroup != "space":
+            tokens.append(Token(str(token.lastgroup), token[0]))
+    return -1, None
+
+
+def _judge(tag: Tag) -> Iterator[str]:
+    if not tag.is_output and tag.word not in TAGS:
+        yield f"the statement '{tag.word}' is not allowed; allowed are {', '.join(sorted(TAGS))}"
+        return
+    if len(tag.tokens) > MAX_TOKENS:
+        yield f"more than {MAX_TOKENS} words and signs in one tag"
+    if sum(token.text in ("~", "+") for token in tag.tokens) > MAX_JOINS:
+        yield f"more than {MAX_JOINS} of '~' and '+' in one tag"
+    if any(token in (("sign", "*"), ("sign", "**")) for token in tag.tokens):
+        yield "'*' is not allowed: it also repeats strings; let the caller send the result"
+    if tag.word == "for" and Token("name", "recursive") in tag.tokens:
+        yield "recursive loops are not allowed"
+    yield from _judge_names(tag.tokens)
+    if tag.word in ("set", "for"):
+        yield from _judge_building(tag)
+
+
+def _judge_names(tokens: tuple[Token, ...]) -> Iterator[str]:
+    """Refuse filters that are not allowed, and calls of anything but `range`, a filter or a test."""
+    padded = (Token("", ""), Token("", ""), *tokens, Token("", ""))
+    for before, at, token, after in zip(padded, padded[1:], padded[2:], padded[3:], strict=False):
+        if at.text == "|" and token.kind == "name" and token.text not in FILTERS:
+            yield f"the filter '{token.text}' is not allowed; allowed are {', '.join(sorted(FILTERS))}"
+        is_test = at.text == "is" or (before.text, at.text) == ("is", "not")
+        if is_test and token.text not in TESTS | {"not"}:
+            yield f"the test '{token.text}' is not allowed; allowed are {', '.join(sorted(TESTS))}"
+        is_call = after == ("sign", "(") and _is_value(token) and at.text != "|" and not is_test
+        if is_call and (token.text != "range" or at.text == "."):
+            yield f"'{token.text}(…)' is not allowed: only range can be called"
+
+
+def _judge_building(tag: Tag) -> Iterator[str]:
+    """Refuse `~`, `+`, lists and tuples, out of which several tags could build something huge."""
+    groups = [True]  # whether a comma may stand in each open group; outermost, between names of `for a, b in`
+    previous = Token("", "")
+    for token in tag.tokens[1:]:
+        if token.text in ("=", "in") and len(groups) == 1:
+            groups[0] = False
+        elif token.text in ("~", "+") or (token.text == "[" and not _is_value(previous)):
+            yield f"'{token.text}' is not allowed in '{tag.word}': only an output may put things together"
+        elif token.text in ("(", "["):
+            groups.append(token.text == "(" and _is_value(previous))
+        elif token.text in (")", "]") and len(groups) > 1:
+            groups.pop()
+        elif token.text == "," and not groups[-1]:
+            yield f"a list of values is not allowed in '{tag.word}'"
+        previous = token
+
+
+def _is_value(token: Token) -> bool:
+    """True where a following bracket is a call or a subscript, not a group."""
+    return (
+        token.kind in ("string", "number")
+        or token.text in (")", "]")
+        or (token.kind == "name" and token.text not in _KEYWORDS)
+    )

@@ -1,0 +1,188 @@
+"""The use case: check a request, record it once, say so. Nothing here knows HTTP.
+
+The guarantee: `Accepted` with `created` is returned only after the ledger's script answered, so what a caller
+hears of as accepted is in the ledger. We would rather answer "unconfirmed" than promise what we do not know.
+"""
+
+from collections.abc import Callable
+from datetime import datetime
+
+from msgspec import Struct
+
+from postroom.config.structs import Agent, Config
+from postroom.decode import Fault
+from postroom.errors import Code, RefusedError
+from postroom.ids import new_message_id
+from postroom.ledger.accept import Acceptance, Created, Exists, Offer, Untimely
+from postroom.ledger.digests import Digests, differing
+from postroom.ledger.errors import LedgerFullError, LedgerUnavailableError, LedgerUnconfirmedError
+from postroom.ledger.record import Record
+from postroom.message import AttachmentRef, Payload, TemplateUse
+from postroom.templates import TemplateSet
+from postroom.templates.manifest import Delivery
+from service.auth import Identity
+from service.check import Checked
+from service.schema import FIELD_NAMES, MessageRequest, field_values
+
+LIFETIME_SECONDS = {"standard": 24 * 3600, "interactive": 15 * 60}
+RETRY_SECONDS = 2
+NO_DEFAULTS = Delivery()
+
+UNTIMELY = {
+    "send_at_past": Fault("/send_at", "lies in the past"),
+    "send_at_far": Fault("/send_at", "lies more than 30 days ahead"),
+    "deliver_before_past": Fault("/deliver_before", "lies before the message could be sent"),
+}
+
+
+class Accepted(Struct, frozen=True):
+    """A message that is in the ledger: recorded now, or found under its ref with its live state."""
+
+    offer: Offer
+    created: Created | None
+    record: Record | None
+
+
+class AcceptMessage:
+    """Accepts requests of identified callers. `ring` is told of agents that nobody is awake for."""
+
+    def __init__(
+        self,
+        config: Config,
+        templates: TemplateSet,
+        acceptance: Acceptance,
+        digests: Callable[[], Digests],
+        ring: Callable[[str], None],
+    ) -> None:
+        self._config = config
+        self._templates = templates
+        self._acceptance = acceptance
+        self._digests = digests
+        self._ring = ring
+
+    async def __call__(self, identity: Identity, request: MessageRequest) -> Accepted:
+        """Check the request and record it, or find what its ref names.
+
+        Raises:
+            RefusedError: 403 or 422 for the request, 409 where the ref names another one, 503 for the ledger.
+        """
+        agent = self._allowed_agent(identity, request)
+        offer = self._make_offer(identity, agent, request)
+        try:
+            reply = await self._acceptance.accept(offer)
+        except LedgerFullError:
+            raise storage_full() from None
+        except LedgerUnavailableError:
+            raise unavailable() from None
+        except LedgerUnconfirmedError:
+            detail = "The ledger did not answer in time. Repeat the request with the same client_ref."
+            raise RefusedError(Code.ACCEPTANCE_UNCONFIRMED, detail, retry_after=RETRY_SECONDS) from None
+        match reply:
+            case Created():
+                if reply.ring:
+                    self._ring(request.agent)
+                return Accepted(offer, reply, None)
+            case Exists():
+                _refuse_conflict(offer, reply)
+                return Accepted(offer, None, reply.record)
+            case Untimely():
+                detail = "See errors for each field and what is wrong with it."
+                raise RefusedError(Code.INVALID_REQUEST, detail, faults=[UNTIMELY[reply.code]])
+
+    def _allowed_agent(self, identity: Identity, request: MessageRequest) -> Agent:
+        """Return the agent. One that does not exist is refused like one that is another's."""
+        agent = self._config.agents.get(request.agent)
+        if agent is None or request.agent not in identity.caller.agents:
+            raise RefusedError(Code.AGENT_NOT_ALLOWED, "The caller's agents do not include this one.")
+        return agent
+
+    def _make_offer(self, identity: Identity, agent: Agent, request: MessageRequest) -> Offer:
+        checked = Checked(request, agent, self._templates)
+        checked.raise_faults()
+        checked.check_sender_allowed(agent)
+        delivery = checked.template.delivery if checked.template else NO_DEFAULTS
+        priority = request.priority or delivery.priority or "normal"
+        if priority not in identity.caller.priorities:
+            raise RefusedError(Code.PRIORITY_NOT_ALLOWED, "The caller's priorities do not include this one.")
+        message_id = new_message_id(request.agent)
+        digests = self._digests()
+        assert request.client_ref is not None
+        profile = delivery.retry_profile or agent.retry_profile
+        return Offer(
+            id=message_id,
+            agent=request.agent,
+            caller=identity.name,
+            client_ref=request.client_ref,
+            ref=digests.ref(identity.name, request.agent, request.client_ref),
+            digests=digests.fields(field_values(request)),
+            payload=_make_payload(message_id, agent, request, checked, delivery),
+            blobs=tuple(file.data for file in checked.attachments),
+            priority=priority,
+            retry_profile=profile,
+            on_ambiguous=request.on_ambiguous or delivery.on_ambiguous or agent.on_ambiguous,
+            send_at=_ms(request.send_at),
+            lifetime=1000 * _lifetime(request, delivery, profile),
+            deliver_before=_ms(request.deliver_before),
+        )
+
+
+def unavailable() -> RefusedError:
+    """Return the refusal of a request that surely was not recorded."""
+    detail = "The ledger cannot be reached. Nothing was recorded; try again."
+    return RefusedError(Code.UNAVAILABLE, detail, retry_after=RETRY_SECONDS)
+
+
+def storage_full() -> RefusedError:
+    """Return the refusal while the ledger's memory is kept for the mail that is queued already."""
+    detail = "The ledger is nearly full. Nothing was recorded; try again later."
+    return RefusedError(Code.STORAGE_FULL, detail, retry_after=15)
+
+
+def _refuse_conflict(offer: Offer, found: Exists) -> None:
+    different = differing(found.digests, offer.digests)
+    if different:
+        faults = [Fault(f"/{FIELD_NAMES.get(n, n)}", "differs from the first request") for n in different]
+        detail = "This client_ref was accepted with other content. Use a new ref for a new message."
+        raise RefusedError(Code.CONFLICT, detail, faults=faults, message_id=found.record.id)
+
+
+def _make_payload(
+    message_id: str, agent: Agent, request: MessageRequest, checked: Checked, delivery: Delivery
+) -> Payload:
+    template = None
+    if checked.template is not None and request.template is not None:
+        chosen = request.template
+        template = TemplateUse(
+            checked.template.name, checked.template.version, chosen.variables, chosen.locale
+        )
+    domain = checked.sender.address.rpartition("@")[2]
+    return Payload(
+        message_id=f"<{message_id.rpartition('-')[2]}@{domain}>",
+        sender=checked.sender,
+        to=checked.to,
+        cc=checked.cc,
+        bcc=checked.bcc,
+        reply_to=checked.reply_to,
+        template=template,
+        content=checked.content,
+        headers=request.headers,
+        attachments=tuple(
+            AttachmentRef(f.name, f.content_type, len(f.data), f.cid) for f in checked.attachments
+        ),
+        metadata=request.metadata,
+        track_opens=_first(request.track_opens, delivery.track_opens, agent.track_opens),
+        track_clicks=_first(request.track_clicks, delivery.track_clicks, agent.track_clicks),
+    )
+
+
+def _first(*options: bool | None) -> bool:
+    return next((option for option in options if option is not None), False)
+
+
+def _lifetime(request: MessageRequest, delivery: Delivery, profile: str) -> int:
+    """Seconds from the later of acceptance and `send_at` to expiry: message > template > profile."""
+    return request.deliver_within or delivery.deliver_within or LIFETIME_SECONDS[profile]
+
+
+def _ms(time: datetime | None) -> int:
+    return 0 if time is None else round(time.timestamp() * 1000)

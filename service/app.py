@@ -1,0 +1,93 @@
+"""The composition root of the API: read from top to bottom."""
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from litestar import Litestar, Request, Response
+from litestar.datastructures import State
+from litestar.exceptions import HTTPException
+from prometheus_client import CollectorRegistry
+
+from postroom.config.load import load_config
+from postroom.config.structs import Config
+from postroom.errors import Code, RefusedError
+from postroom.log import configure_logging, get_logger
+from postroom.metrics import EdgeMetrics
+from postroom.settings import Settings, read_settings
+from postroom.telemetry import Telemetry, queue_refresher
+from postroom.templates import TemplateSet
+from service.auth import Authenticator
+from service.desk import Desk
+from service.edge import Edge
+from service.problem import problem_of
+from service.routes import ROUTES
+
+AnyRequest = Request[Any, Any, Any]
+
+
+def create_app() -> Edge:
+    """Build the API from this process's environment. What is wrong with it was told before the server started."""
+    settings = read_settings(os.environ)
+    configure_logging(settings, "api")
+    config = load_config(settings.config, os.environ)
+    return build_app(settings, config, TemplateSet.load_folder(config.templates.dir))
+
+
+def build_app(settings: Settings, config: Config, templates: TemplateSet) -> Edge:
+    """Build the API: the desk behind the routes, the routes behind the edge."""
+    log = get_logger()
+    registry = CollectorRegistry()
+    metrics = EdgeMetrics(registry)
+    desk = Desk(config, templates, metrics, log)
+
+    @asynccontextmanager
+    async def lifespan(_app: Litestar) -> AsyncIterator[None]:
+        telemetry = Telemetry(
+            registry,
+            host=settings.host,
+            port=settings.metrics_port,
+            refresh=queue_refresher(desk.watch, metrics.queue),
+            ready=lambda: not desk.draining,
+        )
+        async with desk.opened(), telemetry:
+            log.info("service.started", port=settings.port, metrics_port=settings.metrics_port)
+            yield
+            log.info("service.draining")
+        log.info("service.stopped")
+
+    app = Litestar(
+        ROUTES,
+        lifespan=[lifespan],
+        state=State({"desk": desk}),
+        openapi_config=None,
+        logging_config=None,
+        request_max_body_size=None,  # the edge has read and measured the body already
+        exception_handlers={RefusedError: _answer_refusal, HTTPException: _answer_http},
+    )
+    return Edge(app, Authenticator(config), metrics, log)
+
+
+def _answer_refusal(request: AnyRequest, refused: RefusedError) -> Response[bytes]:
+    status, headers, body = problem_of(refused, request.scope["state"]["request_id"])
+    request.scope["state"]["answer"].code = refused.code
+    media_type = headers.pop("content-type")
+    return Response(body, status_code=status, headers=headers, media_type=media_type)
+
+
+def _answer_http(request: AnyRequest, error: HTTPException) -> Response[bytes]:
+    """Turn the framework's own refusals into ours; one that we do not know is a defect and crashes."""
+    match error.status_code:
+        case 404:
+            refused = RefusedError(Code.NOT_FOUND, "No such path.")
+        case 405:
+            refused = RefusedError(Code.METHOD_NOT_ALLOWED, "See Allow for the methods of this path.")
+        case 400:
+            refused = RefusedError(Code.BAD_REQUEST, "The request could not be read.")
+        case _:
+            raise error
+    response = _answer_refusal(request, refused)
+    if allow := (error.headers or {}).get("Allow") or (error.headers or {}).get("allow"):
+        response.headers["allow"] = allow
+    return response

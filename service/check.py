@@ -1,0 +1,198 @@
+"""What a request must fulfil beyond its types: every fault is found before any is told."""
+
+import base64
+import binascii
+import re
+
+from postroom.address import AddressError, domain_of, parse_address
+from postroom.config.rules import allowed_domains
+from postroom.config.structs import Agent
+from postroom.decode import Fault, join
+from postroom.errors import Code, RefusedError
+from postroom.headers import check_headers
+from postroom.message import Address, Attachment, Content
+from postroom.templates import RenderError, Template, TemplateSet
+from postroom.text import find_forbidden, find_forbidden_in_body
+from service.schema import MAX_RECIPIENTS, GivenAttachment, GivenContent, Mailbox, MessageRequest
+
+MAX_FILE_BYTES = 10_000_000
+MAX_FILES_BYTES = 15_000_000
+_CONTENT_TYPE = re.compile(r"[a-z0-9][a-z0-9!#$&^_.+-]*/[a-z0-9][a-z0-9!#$&^_.+-]*\Z")
+_METADATA_KEY = re.compile(r"[A-Za-z0-9_.-]{1,64}\Z")
+# Types a mail reader would act on as part of the mail itself, and files that run when opened.
+_REFUSED_TYPES = ("message/", "multipart/")
+_REFUSED_ENDINGS = frozenset(
+    """
+    ade adp app asp bas bat cer chm cmd com cpl crt csh der exe fxp gadget hlp hta inf ins isp js jse
+    ksh lib lnk mad maf mag mam maq mar mas mat mau mav maw mda mdb mde mdt mdw mdz msc msi msp mst ops
+    pcd pif prf prg ps1 pst reg scf scr sct shb shs sys tmp url vb vbe vbs vxd ws wsc wsf wsh xnk
+    """.split()
+)
+
+
+class Checked:
+    """Collects the checked parts of one request and everything that is wrong with it."""
+
+    def __init__(self, request: MessageRequest, agent: Agent, templates: TemplateSet) -> None:
+        self.faults: list[Fault] = []
+        self._codes: set[Code] = set()
+        self.to = self._mailboxes("/to", request.to)
+        self.cc = self._mailboxes("/cc", request.cc)
+        self.bcc = self._mailboxes("/bcc", request.bcc)
+        self.reply_to = self._mailboxes("/reply_to", request.reply_to)
+        self._check_recipients()
+        self.sender = self._sender(request.from_, agent)
+        self.template = self._template(request, templates)
+        self.content = self._content(request.content)
+        self.attachments = self._attachments(request.attachments)
+        self._add(check_headers(request.headers))
+        self._check_metadata(request.metadata)
+        self._check_choice(request)
+
+    def raise_faults(self) -> None:
+        """Raise one refusal that carries every fault, if there is any."""
+        if not self.faults:
+            return
+        code = self._codes.pop() if len(self._codes) == 1 else Code.INVALID_REQUEST
+        detail = "See errors for each field and what is wrong with it."
+        raise RefusedError(code, detail, faults=self.faults)
+
+    def check_sender_allowed(self, agent: Agent) -> None:
+        """Refuse a From outside the agent's domains."""
+        if domain_of(self.sender.address) not in allowed_domains(agent):
+            raise RefusedError(Code.FROM_NOT_ALLOWED, "The From domain is not among the agent's domains.")
+
+    def _add(self, faults: list[Fault], code: Code = Code.INVALID_REQUEST) -> None:
+        if faults:
+            self.faults += faults
+            self._codes.add(code)
+
+    def _say(self, pointer: str, detail: str, code: Code = Code.INVALID_REQUEST) -> None:
+        self._add([Fault(pointer, detail)], code)
+
+    def _mailboxes(self, pointer: str, given: tuple[Mailbox, ...]) -> tuple[Address, ...]:
+        return tuple(self._mailbox(f"{pointer}/{index}", mailbox) for index, mailbox in enumerate(given))
+
+    def _mailbox(self, pointer: str, mailbox: Mailbox) -> Address:
+        name = mailbox.name or ""
+        if forbidden := find_forbidden(name):
+            self._say(f"{pointer}/name", f"holds {forbidden}")
+        try:
+            return Address(parse_address(mailbox.address), name)
+        except AddressError as error:
+            self._say(f"{pointer}/address", str(error))
+            return Address("", name)
+
+    def _check_recipients(self) -> None:
+        everyone = [r.address.lower() for r in self.to + self.cc + self.bcc]
+        if len(everyone) > MAX_RECIPIENTS:
+            self._say("/to", f"to, cc and bcc together may hold {MAX_RECIPIENTS} recipients")
+        seen: set[str] = set()
+        places = [("/to", self.to), ("/cc", self.cc), ("/bcc", self.bcc)]
+        for pointer, addresses in places:
+            for index, recipient in enumerate(addresses):
+                lowered = recipient.address.lower()
+                if lowered and lowered in seen:
+                    self._say(f"{pointer}/{index}/address", "is a recipient already")
+                seen.add(lowered)
+
+    def _sender(self, given: Mailbox | None, agent: Agent) -> Address:
+        if given is None:
+            return Address(parse_address(agent.sender.address), agent.sender.name)
+        if "@" in (given.name or ""):
+            self._say("/from/name", "must not look like an address")
+        return self._mailbox("/from", given)
+
+    def _template(self, request: MessageRequest, templates: TemplateSet) -> Template | None:
+        chosen = request.template
+        if chosen is None:
+            return None
+        template = templates.get(chosen.name)
+        if template is None:
+            self._say("/template/name", "is not the name of a template", Code.UNKNOWN_TEMPLATE)
+            return None
+        if chosen.version is not None and chosen.version != template.version:
+            self._say("/template/version", "is not the template's current version", Code.UNKNOWN_TEMPLATE)
+        if template.agents is not None and request.agent not in template.agents:
+            self._say("/template/name", "is a template this agent may not send")
+        faults = template.check(chosen.variables)
+        if not faults:
+            # Rendered once here, so that what cannot be rendered is refused while its caller listens.
+            try:
+                template.render(chosen.variables, chosen.locale)
+            except RenderError:
+                faults = [Fault("", "cannot be rendered with these variables")]
+        named = [Fault("/template/variables" + fault.pointer, fault.detail) for fault in faults]
+        self._add(named, Code.INVALID_VARIABLES)
+        return template
+
+    def _content(self, given: GivenContent | None) -> Content | None:
+        if given is None:
+            return None
+        if forbidden := find_forbidden(given.subject):
+            self._say("/content/subject", f"holds {forbidden}")
+        if given.html is None and given.text is None:
+            self._say("/content", "needs html or text")
+        for name, body in (("html", given.html), ("text", given.text)):
+            if body is not None and (forbidden := find_forbidden_in_body(body)):
+                self._say(f"/content/{name}", f"holds {forbidden}")
+        return Content(given.subject, given.text, given.html)
+
+    def _attachments(self, given: tuple[GivenAttachment, ...]) -> tuple[Attachment, ...]:
+        files = []
+        for index, attachment in enumerate(given):
+            pointer = f"/attachments/{index}"
+            data = _decode_base64(attachment.content)
+            if data is None:
+                self._say(f"{pointer}/content", "is not base64")
+            elif not 0 < len(data) <= MAX_FILE_BYTES:
+                self._say(f"{pointer}/content", f"must hold 1 to {MAX_FILE_BYTES} bytes")
+            if problem := _file_name_problem(attachment.name):
+                self._say(f"{pointer}/name", problem)
+            kind = attachment.content_type.lower()
+            if not _CONTENT_TYPE.match(kind) or kind.startswith(_REFUSED_TYPES):
+                self._say(f"{pointer}/content_type", "is not a type that may be attached")
+            files.append(Attachment(attachment.name, kind, data or b"", attachment.cid))
+        if sum(len(file.data) for file in files) > MAX_FILES_BYTES:
+            self._say("/attachments", f"may hold {MAX_FILES_BYTES} bytes together")
+        cids = [file.cid for file in files if file.cid]
+        if len(cids) != len(set(cids)):
+            self._say("/attachments", "use a cid more than once")
+        return tuple(files)
+
+    def _check_metadata(self, metadata: dict[str, str]) -> None:
+        for key, value in metadata.items():
+            if not _METADATA_KEY.match(key):
+                self._say(join("/metadata", key), "keys are 1 to 64 of A-Z a-z 0-9 _ . -")
+            elif forbidden := find_forbidden(value):
+                self._say(join("/metadata", key), f"holds {forbidden}")
+
+    def _check_choice(self, request: MessageRequest) -> None:
+        if (request.template is None) == (request.content is None):
+            self._say("", "needs exactly one of template and content")
+        if request.deliver_within is not None and request.deliver_before is not None:
+            self._say("/deliver_before", "at most one of deliver_within and deliver_before")
+        if request.client_ref is None:
+            self._say("/client_ref", "required, but missing")
+        elif ".." in request.client_ref:
+            self._say("/client_ref", "must not hold two dots in a row")
+
+
+def _decode_base64(text: str) -> bytes | None:
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        return None
+
+
+def _file_name_problem(name: str) -> str | None:
+    if forbidden := find_forbidden(name):
+        return f"holds {forbidden}"
+    if "/" in name or "\\" in name or name.startswith(".") or name != name.strip(" ."):
+        return "must be a plain file name"
+    if len(name.encode()) > 150:
+        return "may have 150 bytes"
+    endings = {part.strip().lower() for part in name.split(".")[1:]}
+    if endings & _REFUSED_ENDINGS:
+        return "has an ending that mail systems refuse"
+    return None

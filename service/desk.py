@@ -1,0 +1,159 @@
+"""The desk: what the routes work with, opened when the process starts and closed when it ends."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from arq.connections import ArqRedis
+from structlog.typing import FilteringBoundLogger
+
+from postroom import rounds
+from postroom.config.structs import Config
+from postroom.config.units import milliseconds
+from postroom.errors import RefusedError
+from postroom.ledger.accept import Acceptance
+from postroom.ledger.clients import connection_maker, reading_client
+from postroom.ledger.digests import Digests
+from postroom.ledger.errors import LedgerUnavailableError
+from postroom.ledger.pipe import ScriptPipe
+from postroom.ledger.reading import Reading
+from postroom.ledger.watch import FULL_SHARE, Watch
+from postroom.library import publish_templates
+from postroom.metrics import EdgeMetrics
+from postroom.templates import TemplateSet
+from service.accept import Accepted, AcceptMessage, storage_full, unavailable
+from service.auth import Identity
+from service.schema import MessageRequest
+
+ACCEPT_SECONDS = 2.0
+LOOK_SECONDS = 0.25
+
+
+class Desk:
+    """The accepting side of Postroom: the ledger's clients, the use case, and an eye on Redis."""
+
+    def __init__(
+        self, config: Config, templates: TemplateSet, metrics: EdgeMetrics, log: FilteringBoundLogger
+    ) -> None:
+        self.config = config
+        self.metrics = metrics
+        self.draining = False
+        self.redis_ok = False
+        self._log = log
+        self._templates = templates
+        self._published = False
+        url, replicas = config.redis.url, config.redis.min_replicas_ack
+        self._pipes = [
+            ScriptPipe(connection_maker(url), deadline=ACCEPT_SECONDS, replicas=replicas) for _ in range(2)
+        ]
+        self._client = reading_client(url)
+        self.reading = Reading(self._client)
+        self.watch = Watch(self._client)
+        self._arq: ArqRedis = rounds.rounds_pool(config.redis.arq_url or url)
+        self._digests: Digests | None = None
+        self._refusal: RefusedError | None = unavailable()
+        self._ringing: set[asyncio.Task[bool]] = set()
+        retention = config.retention
+        acceptance = Acceptance(
+            *self._pipes,
+            content_ms=milliseconds(retention.content),
+            message_ms=milliseconds(retention.message),
+        )
+        self._accept = AcceptMessage(config, templates, acceptance, self.digests, self._ring)
+
+    async def accept(self, identity: Identity, request: MessageRequest) -> Accepted:
+        """Accept a request; see `AcceptMessage`."""
+        return await self._accept(identity, request)
+
+    def digests(self) -> Digests:
+        """Return the digest key's maker; refuses while Redis has not been seen yet."""
+        if self._digests is None:
+            raise unavailable()
+        return self._digests
+
+    def check_room(self) -> None:
+        """Refuse new mail where the last look at Redis found it full, evicting, or never found it at all."""
+        if self._refusal is not None:
+            raise self._refusal
+
+    def account(self, accepted: Accepted, request_id: str) -> None:
+        """Count and log an acceptance."""
+        offer = accepted.offer
+        log = self._log.bind(request_id=request_id, caller=offer.caller, agent=offer.agent)
+        if accepted.created is None:
+            assert accepted.record is not None
+            self.metrics.replays.labels(offer.caller, "replay").inc()
+            log.info("message.replayed", message_id=accepted.record.id, client_ref=offer.client_ref)
+            return
+        self.metrics.accepted.labels(offer.caller, offer.agent, offer.priority).inc()
+        log.info(
+            "message.accepted",
+            message_id=offer.id,
+            client_ref=offer.client_ref,
+            priority=offer.priority,
+            recipients=len(offer.payload.recipients),
+            template=offer.payload.template.name if offer.payload.template else None,
+        )
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator[None]:
+        """Keep the desk open: look at Redis now and again every moment, close everything at the end."""
+        await self._look()
+        looking = asyncio.create_task(self._keep_looking())
+        try:
+            yield
+        finally:
+            self.draining = True
+            looking.cancel()
+            await asyncio.gather(looking, *self._ringing, return_exceptions=True)
+            for pipe in self._pipes:
+                await pipe.aclose()
+            await self._client.aclose()
+            await self._arq.aclose()
+
+    def _ring(self, agent: str) -> None:
+        """Ring for a round beside the answer: a ring that fails changes no 202, for the sweep rings too."""
+        task = asyncio.create_task(rounds.ring(self._arq, agent))
+        self._ringing.add(task)
+        task.add_done_callback(self._ringing.discard)
+
+    async def _keep_looking(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            await self._look()
+
+    async def _look(self) -> None:
+        """See whether Redis is there, keeps what it is given, and has room; and keep the digest key in it."""
+        try:
+            fitness = await self.watch.fitness()
+            own = self._digests.key if self._digests else None
+            key = await self.watch.digest_key(own)
+            await self._publish_templates()
+        except LedgerUnavailableError:
+            self._mark(ok=False)
+            # With the key known, accepting goes on trying: each answer is then the truth about that call.
+            if self._digests is None:
+                self._refusal = unavailable()
+            return
+        self._mark(ok=True)
+        if key != (self._digests.key if self._digests else None):
+            self._digests = Digests(key)
+        if fitness.evicts:
+            if self._refusal is None:
+                self._log.error("redis.evicts", policy=fitness.evicts)
+            self._refusal = unavailable()
+        elif fitness.memory_share >= FULL_SHARE:
+            self._refusal = storage_full()
+        else:
+            self._refusal = None
+
+    async def _publish_templates(self) -> None:
+        """Publish before the first 202: a message's version must be found by every worker."""
+        if not self._published:
+            await publish_templates(self._templates, self._client)
+            self._published = True
+
+    def _mark(self, *, ok: bool) -> None:
+        if ok != self.redis_ok:
+            self._log.info("redis.recovered") if ok else self._log.warning("redis.unavailable")
+        self.redis_ok = ok

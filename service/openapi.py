@@ -1,0 +1,185 @@
+"""The contract as an OpenAPI 3.1 document, made from the structs the routes really use.
+
+It is built by hand around msgspec's JSON Schemas because the routes decode bodies themselves, strictly; a test
+holds that every route is in it, and that `openapi/postroom.yaml` is this very document.
+"""
+
+from functools import cache
+from typing import Any
+
+import msgspec
+
+from postroom import __version__
+from service.problem import CONTENT_TYPE, STATUS, Problem
+from service.schema import MessageRequest
+from service.view import AcceptedView, MessageList, MessageView
+
+REF = "#/components/schemas/{name}"
+EXAMPLE = {
+    "client_ref": "order-10023-shipped",
+    "agent": "orders",
+    "to": [{"address": "ada@example.com", "name": "Ada Lovelace"}],
+    "template": {
+        "name": "order_shipped",
+        "variables": {
+            "first_name": "Ada",
+            "order_number": "10023",
+            "tracking_url": "https://shop.example/track/10023",
+        },
+    },
+    "metadata": {"order": "10023"},
+}
+
+
+@cache
+def openapi_document() -> dict[str, Any]:
+    """Return the document."""
+    kinds = [MessageRequest, AcceptedView, MessageView, MessageList, Problem]
+    _, schemas = msgspec.json.schema_components(kinds, ref_template=REF)
+    for schema in schemas.values():
+        _clean(schema)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Postroom",
+            "version": __version__,
+            "description": "Internal services send email through Postroom. 202 means recorded; `sent` means that "
+            "the provider took responsibility, which is not `delivered`. On a timeout or a 503, repeat the "
+            "request with the same client_ref: it is never sent twice for that.",
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "servers": [{"url": "/"}],
+        "security": [{"token": []}],
+        "paths": _paths(),
+        "components": {
+            "schemas": schemas,
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+        },
+    }
+
+
+@cache
+def openapi_json() -> bytes:
+    """Return the document as JSON."""
+    return msgspec.json.encode(openapi_document())
+
+
+def _clean(schema: Any) -> None:
+    """Write the end of a text as `$` in regular expressions: JSON Schema's dialect knows no other."""
+    if isinstance(schema, dict):
+        if isinstance(pattern := schema.get("pattern"), str):
+            schema["pattern"] = pattern.replace(r"\Z", "$")
+        for value in schema.values():
+            _clean(value)
+    elif isinstance(schema, list):
+        for value in schema:
+            _clean(value)
+
+
+def _paths() -> dict[str, Any]:
+    return {
+        "/v1/messages": {"post": _send(), "get": _find()},
+        "/v1/messages/{message_id}": {"get": _show()},
+        "/livez": {"get": _plain("livez", "Is the process alive?", "text/plain", {"type": "string"}, (200,))},
+        "/readyz": {
+            "get": _plain("readyz", "Should callers be sent here?", "application/json", _READY, (200, 503))
+        },
+        "/openapi.json": {
+            "get": _plain("openapi", "This document.", "application/json", {"type": "object"}, (200,))
+        },
+        "/docs": {"get": _plain("docs", "This document as a page.", "text/html", {"type": "string"}, (200,))},
+    }
+
+
+_READY = {
+    "type": "object",
+    "properties": {"ready": {"type": "boolean"}, "redis": {"enum": ["ok", "unavailable"]}},
+    "required": ["ready", "redis"],
+}
+
+
+def _send() -> dict[str, Any]:
+    replayed = {
+        "Location": {"schema": {"type": "string"}, "description": "Where to read the message."},
+        "Idempotent-Replayed": {
+            "schema": {"enum": ["true", "false"]},
+            "description": "true where this ref was accepted before.",
+        },
+    }
+    return {
+        "operationId": "sendMessage",
+        "summary": "Accept a message",
+        "description": "One client_ref is one message: the same ref with the same content answers 200 with the "
+        "live state; with other content 409, naming the fields that differ.",
+        "parameters": [
+            {
+                "name": "Idempotency-Key",
+                "in": "header",
+                "schema": {"type": "string"},
+                "description": "An alias of client_ref; both and different is a 400.",
+            }
+        ],
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": _ref("MessageRequest"), "example": EXAMPLE}},
+        },
+        "responses": {
+            "202": {**_json("Recorded; an attempt is owed.", "AcceptedView"), "headers": replayed},
+            "200": {**_json("This ref was accepted before.", "AcceptedView"), "headers": replayed},
+            **_problems(400, 401, 403, 408, 409, 413, 415, 422, 429, 500, 503),
+        },
+    }
+
+
+def _find() -> dict[str, Any]:
+    return {
+        "operationId": "findMessages",
+        "summary": "Find messages by client_ref",
+        "parameters": [
+            {"name": "client_ref", "in": "query", "required": True, "schema": {"type": "string"}},
+            {"name": "agent", "in": "query", "required": False, "schema": {"type": "string"}},
+        ],
+        "responses": {
+            "200": _json("The caller's messages with this ref.", "MessageList"),
+            **_problems(400, 401, 403, 429, 500, 503),
+        },
+    }
+
+
+def _show() -> dict[str, Any]:
+    return {
+        "operationId": "getMessage",
+        "summary": "Show a message with its timeline",
+        "parameters": [{"name": "message_id", "in": "path", "required": True, "schema": {"type": "string"}}],
+        "responses": {
+            "200": _json("The message.", "MessageView"),
+            **_problems(400, 401, 403, 404, 429, 500, 503),
+        },
+    }
+
+
+def _plain(
+    name: str, summary: str, kind: str, schema: dict[str, Any], statuses: tuple[int, ...]
+) -> dict[str, Any]:
+    content = {kind: {"schema": schema}}
+    responses = {str(status): {"description": summary, "content": content} for status in statuses}
+    return {"operationId": name, "summary": summary, "security": [], "responses": responses}
+
+
+def _ref(name: str) -> dict[str, str]:
+    return {"$ref": REF.format(name=name)}
+
+
+def _json(description: str, name: str) -> dict[str, Any]:
+    return {"description": description, "content": {"application/json": {"schema": _ref(name)}}}
+
+
+def _problems(*statuses: int) -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for status in statuses:
+        codes = [f"`{code}`" for code, (number, _title) in STATUS.items() if number == status]
+        out[str(status)] = {
+            "description": "Problem: " + ", ".join(codes),
+            "content": {CONTENT_TYPE: {"schema": _ref("Problem")}},
+        }
+    return out

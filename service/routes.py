@@ -1,0 +1,162 @@
+"""The routes. Handlers decode, call the use case or read, and answer; they decide nothing themselves."""
+
+from typing import Any
+
+import msgspec
+from litestar import MediaType, Request, Response, get, post
+
+from postroom.errors import Code, RefusedError
+from postroom.ids import is_message_id
+from postroom.ledger.errors import LedgerUnavailableError
+from postroom.ledger.reading import StoredMessage
+from service.accept import Accepted, unavailable
+from service.auth import Identity
+from service.desk import Desk
+from service.docs import docs_page
+from service.openapi import openapi_json
+from service.schema import MessageRequest, decode_request
+from service.view import AcceptedView, MessageList, TemplateView, moment, view_accepted, view_message
+
+JSON = "application/json"
+_encode = msgspec.json.Encoder().encode
+
+AnyRequest = Request[Any, Any, Any]
+
+
+def _desk(request: AnyRequest) -> Desk:
+    desk: Desk = request.app.state.desk
+    return desk
+
+
+def _identity(request: AnyRequest, scope: str) -> Identity:
+    identity: Identity = request.scope["state"]["identity"]
+    if scope not in identity.token.scopes:
+        raise RefusedError(Code.SCOPE_MISSING, f"The token's scopes do not include {scope}.")
+    return identity
+
+
+@post("/v1/messages", status_code=202)
+async def send_message(request: AnyRequest) -> Response[bytes]:
+    """Accept a message: 202 once it is recorded, 200 where its ref was known with the same content."""
+    identity = _identity(request, "send")
+    desk = _desk(request)
+    desk.check_room()
+    wanted = _with_ref(decode_request(await request.body()), request.headers.get("idempotency-key"))
+    accepted = await desk.accept(identity, wanted)
+    desk.account(accepted, request.scope["state"]["request_id"])
+    view = _view_accepted(desk, accepted)
+    replayed = accepted.created is None
+    headers = {
+        "location": f"/v1/messages/{view.id}",
+        "idempotent-replayed": "true" if replayed else "false",
+    }
+    return Response(_encode(view), status_code=200 if replayed else 202, media_type=JSON, headers=headers)
+
+
+@get("/v1/messages/{message_id:str}")
+async def get_message(request: AnyRequest, message_id: str) -> Response[bytes]:
+    """Show one of the caller's messages; another caller's is not found."""
+    identity = _identity(request, "read")
+    desk = _desk(request)
+    stored = await _read(desk, message_id) if is_message_id(message_id) else None
+    if stored is None or stored.record.caller != identity.name:
+        raise RefusedError(Code.NOT_FOUND, "No message of this caller has this id.")
+    agent = desk.config.agents.get(stored.record.agent)
+    view = view_message(stored, agent, desk.config.retention.message)
+    return Response(_encode(view), media_type=JSON)
+
+
+@get("/v1/messages")
+async def find_messages(request: AnyRequest) -> Response[bytes]:
+    """Find the caller's messages by `client_ref`, under one agent or all of its own."""
+    identity = _identity(request, "read")
+    desk = _desk(request)
+    refs = request.query_params.getall("client_ref", [])
+    agents = request.query_params.getall("agent", [])
+    unknown = set(request.query_params) - {"client_ref", "agent"}
+    if unknown or len(refs) != 1 or len(agents) > 1:
+        raise RefusedError(Code.BAD_REQUEST, "Ask with one client_ref and at most one agent.")
+    digests = desk.digests()
+    places = [a for a in identity.caller.agents if not agents or a == agents[0]]
+    try:
+        ids = await desk.reading.find((a, digests.ref(identity.name, a, refs[0])) for a in places)
+    except LedgerUnavailableError:
+        raise unavailable() from None
+    found = [stored for i in ids if (stored := await _read(desk, i)) is not None]
+    views = [
+        view_message(s, desk.config.agents.get(s.record.agent), desk.config.retention.message) for s in found
+    ]
+    return Response(_encode(MessageList(views)), media_type=JSON)
+
+
+@get("/livez", media_type=MediaType.TEXT, sync_to_thread=False)
+def livez() -> str:
+    """Answer as long as the event loop turns; Redis has no say in it."""
+    return "ok\n"
+
+
+@get("/readyz")
+async def readyz(request: AnyRequest) -> Response[bytes]:
+    """Say whether callers should be sent here. Without Redis they should: they get clean 503s."""
+    desk = _desk(request)
+    body = {"ready": not desk.draining, "redis": "ok" if desk.redis_ok else "unavailable"}
+    return Response(_encode(body), status_code=503 if desk.draining else 200, media_type=JSON)
+
+
+@get("/openapi.json", sync_to_thread=False)
+def openapi() -> Response[bytes]:
+    """Return the contract."""
+    return Response(openapi_json(), media_type=JSON)
+
+
+@get("/docs", sync_to_thread=False)
+def docs() -> Response[str]:
+    """Show the contract as a page that needs nothing from anywhere else."""
+    policy = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+    return Response(docs_page(), media_type=MediaType.HTML, headers={"content-security-policy": policy})
+
+
+ROUTES = [send_message, get_message, find_messages, livez, readyz, openapi, docs]
+
+
+async def _read(desk: Desk, message_id: str) -> StoredMessage | None:
+    try:
+        return await desk.reading.message(message_id)
+    except LedgerUnavailableError:
+        raise unavailable() from None
+
+
+def _with_ref(wanted: MessageRequest, key: str | None) -> MessageRequest:
+    """Take `Idempotency-Key` for the client_ref: bare, or an RFC 8941 string in quotes."""
+    if key is None:
+        return wanted
+    if len(key) > 1 and key[0] == key[-1] == '"':
+        key = key[1:-1]
+    if wanted.client_ref is None:
+        return decode_request(_encode(msgspec.structs.replace(wanted, client_ref=key)))
+    if wanted.client_ref != key:
+        raise RefusedError(Code.IDEMPOTENCY_KEY_MISMATCH, "Send one of them, or the same in both.")
+    return wanted
+
+
+def _view_accepted(desk: Desk, accepted: Accepted) -> AcceptedView:
+    if accepted.record is not None:
+        agent = desk.config.agents.get(accepted.record.agent)
+        return AcceptedView(**view_accepted(accepted.record, agent, desk.config.retention.message, {}))
+    offer, created = accepted.offer, accepted.created
+    assert created is not None
+    template = offer.payload.template
+    return AcceptedView(
+        id=offer.id,
+        client_ref=offer.client_ref,
+        agent=offer.agent,
+        caller=offer.caller,
+        state="queued",
+        finished=False,
+        reason=None,
+        accepted_at=moment(created.accepted_at) or "",
+        next_attempt_at=moment(created.due),
+        expires_at=moment(created.deadline),
+        ref_valid_until=None,
+        template=TemplateView(template.name, template.version) if template else None,
+    )

@@ -1,0 +1,185 @@
+"""The body of `POST /v1/messages`: its structs, and decoding it strictly with all faults at once."""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+from postroom.decode import convert
+from postroom.errors import Code, RefusedError
+
+MAX_DEPTH = 32
+MAX_RECIPIENTS = 50
+MAX_METADATA = 20
+MONTH_SECONDS = 30 * 24 * 3600
+
+ClientRef = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=128,
+        pattern=r"^[A-Za-z0-9._:/-]+\Z",
+        description="The caller's own name for this message; the same ref with the same content is the same "
+        "message. It is logged in the clear: keep personal data out of it.",
+    ),
+]
+AddressText = Annotated[str, Meta(min_length=3, max_length=320)]
+NameText = Annotated[str, Meta(max_length=250)]
+
+
+class _Body(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
+    """Base of all parts: unknown fields are refused."""
+
+
+class Mailbox(_Body, frozen=True, kw_only=True):
+    """An address and, optionally, a display name."""
+
+    address: AddressText
+    name: NameText | None = None
+
+
+class TemplateChoice(_Body, frozen=True, kw_only=True):
+    """A template and its variables."""
+
+    name: Annotated[str, Meta(min_length=1, max_length=64)]
+    variables: dict[str, Any] = {}
+    locale: Annotated[str, Meta(max_length=35)] | None = None
+    version: Annotated[str, Meta(max_length=64)] | None = None
+
+
+class GivenContent(_Body, frozen=True, kw_only=True):
+    """Content without a template: subject, and html or text or both."""
+
+    subject: Annotated[str, Meta(min_length=1, max_length=500)]
+    html: Annotated[str, Meta(min_length=1, max_length=2_000_000)] | None = None
+    text: Annotated[str, Meta(min_length=1, max_length=2_000_000)] | None = None
+
+
+class GivenAttachment(_Body, frozen=True, kw_only=True):
+    """A file: its bytes in base64. With `cid` the html can show it."""
+
+    name: Annotated[str, Meta(min_length=1, max_length=150)]
+    content_type: Annotated[str, Meta(max_length=127)]
+    content: str
+    cid: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,100}\Z")] | None = None
+
+
+class MessageRequest(_Body, frozen=True, kw_only=True):
+    """A message to send. Exactly one of `template` and `content`."""
+
+    client_ref: ClientRef | None = None
+    agent: Annotated[str, Meta(min_length=1, max_length=32)]
+    to: Annotated[tuple[Mailbox, ...], Meta(min_length=1, max_length=MAX_RECIPIENTS)]
+    cc: Annotated[tuple[Mailbox, ...], Meta(max_length=MAX_RECIPIENTS)] = ()
+    bcc: Annotated[tuple[Mailbox, ...], Meta(max_length=MAX_RECIPIENTS)] = ()
+    reply_to: Annotated[tuple[Mailbox, ...], Meta(max_length=10)] = ()
+    template: TemplateChoice | None = None
+    content: GivenContent | None = None
+    from_: Mailbox | None = msgspec.field(name="from", default=None)
+    headers: Annotated[dict[str, str], Meta(max_length=50)] = {}
+    attachments: Annotated[tuple[GivenAttachment, ...], Meta(max_length=10)] = ()
+    metadata: Annotated[dict[str, Annotated[str, Meta(max_length=256)]], Meta(max_length=MAX_METADATA)] = {}
+    track_opens: bool | None = None
+    track_clicks: bool | None = None
+    on_ambiguous: Literal["retry", "hold"] | None = None
+    send_at: Annotated[datetime, Meta(tz=True)] | None = None
+    deliver_within: Annotated[int, Meta(ge=1, le=MONTH_SECONDS)] | None = None
+    deliver_before: Annotated[datetime, Meta(tz=True)] | None = None
+    priority: Literal["high", "normal", "bulk"] | None = None
+
+
+# The contract's numbers of the fields that make two requests under one ref the same. They are stored, so a
+# number is never given to another field. `metadata` may differ.
+FIELD_NUMBERS: dict[str, int] = {
+    "to": 1,
+    "cc": 2,
+    "bcc": 3,
+    "reply_to": 4,
+    "template": 5,
+    "content": 6,
+    "from_": 7,
+    "headers": 8,
+    "attachments": 9,
+    "track_opens": 10,
+    "track_clicks": 11,
+    "on_ambiguous": 12,
+    "send_at": 13,
+    "deliver_within": 14,
+    "deliver_before": 15,
+    "priority": 16,
+}
+FIELD_NAMES = {number: name.rstrip("_") for name, number in FIELD_NUMBERS.items()}
+_DEFAULTS = {f.name: f.default for f in msgspec.structs.fields(MessageRequest)} | {
+    f.name: f.default_factory() for f in msgspec.structs.fields(MessageRequest) if callable(f.default_factory)
+}
+
+_decoder = msgspec.json.Decoder(MessageRequest)
+_encoder = msgspec.json.Encoder(order="deterministic")
+
+
+def decode_request(body: bytes) -> MessageRequest:
+    """Decode a body strictly.
+
+    Raises:
+        RefusedError: 400 where it is not JSON or nested too deeply, 422 with all faults otherwise.
+    """
+    try:
+        request = _decoder.decode(body)
+    except msgspec.ValidationError:
+        data = _decode_plain(body)
+        request_or_none, faults = convert(data, MessageRequest)
+        if request_or_none is None:
+            detail = "See errors for each field and what is wrong with it."
+            raise RefusedError(Code.INVALID_REQUEST, detail, faults=faults) from None
+        request = request_or_none
+    except (msgspec.DecodeError, UnicodeDecodeError, ValueError):
+        raise _malformed() from None
+    except RecursionError:
+        raise _too_deep() from None
+    if body.count(b"[") + body.count(b"{") > MAX_DEPTH and request.template is not None:
+        _check_depth(request.template.variables)
+    return request
+
+
+def field_values(request: MessageRequest) -> dict[int, bytes]:
+    """Return the fields that were given, by their number, in a form that equal requests share."""
+    return {
+        number: _encoder.encode(getattr(request, name))
+        for name, number in FIELD_NUMBERS.items()
+        if getattr(request, name) != _DEFAULTS[name]
+    }
+
+
+def _decode_plain(body: bytes) -> object:
+    try:
+        data: object = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, ValueError):
+        raise _malformed() from None
+    except RecursionError:
+        raise _too_deep() from None
+    _check_depth(data)
+    return data
+
+
+def _check_depth(data: object) -> None:
+    """Refuse what is nested deeper than a template could want; level by level, so depth costs no stack."""
+    level = [data]
+    for _ in range(MAX_DEPTH):
+        level = [
+            child
+            for value in level
+            if isinstance(value, dict | list)
+            for child in (value.values() if isinstance(value, dict) else value)
+        ]
+        if not level:
+            return
+    raise _too_deep()
+
+
+def _malformed() -> RefusedError:
+    return RefusedError(Code.MALFORMED_JSON, "The body could not be read as JSON in UTF-8.")
+
+
+def _too_deep() -> RefusedError:
+    return RefusedError(Code.TOO_DEEP, f"Objects and lists may be nested {MAX_DEPTH} deep.")

@@ -1,0 +1,217 @@
+"""A message as callers see it. Times are RFC 3339 in UTC; what is not known is null."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from msgspec import Struct
+
+from postroom.config.structs import Agent
+from postroom.config.units import milliseconds
+from postroom.ledger.reading import StoredFault, StoredMessage
+from postroom.ledger.record import Attempt, RecipientRecord, Record
+from postroom.states import State
+
+
+class Reason(Struct, frozen=True):
+    """Why a message is where it is. `fault`: message, recipient, agent or postroom, if it is one's fault."""
+
+    code: str
+    fault: str | None
+    text: str
+    since: str | None = None
+
+
+class RecipientReason(Struct, frozen=True):
+    """The answer that deferred or ended a recipient."""
+
+    code: str
+    fault: str | None
+    reply_code: int | None = None
+    enhanced_code: str | None = None
+
+
+class RecipientView(Struct, frozen=True):
+    """One recipient. `address` is null once the content is dropped."""
+
+    index: int
+    kind: str
+    address: str | None
+    state: str
+    reason: RecipientReason | None
+
+
+class AttemptView(Struct, frozen=True):
+    """One finished attempt, with the codes the channel answered."""
+
+    n: int
+    at: str
+    channel: str
+    outcome: str
+    phase: str
+    reply_code: int | None
+    enhanced_code: str | None
+    ms: int | None
+
+
+class EventView(Struct, frozen=True):
+    """One entry of the timeline."""
+
+    at: str
+    type: str
+
+
+class TemplateView(Struct, frozen=True):
+    """The template and the version pinned at acceptance."""
+
+    name: str
+    version: str
+
+
+class AcceptedView(Struct, frozen=True, kw_only=True):
+    """What a 202, and a replay's 200, answers: a part of the whole view."""
+
+    id: str
+    client_ref: str
+    agent: str
+    caller: str
+    state: str
+    finished: bool
+    reason: Reason | None
+    accepted_at: str
+    next_attempt_at: str | None
+    expires_at: str | None
+    ref_valid_until: str | None
+    template: TemplateView | None
+
+
+class MessageView(AcceptedView, frozen=True, kw_only=True):
+    """The whole view."""
+
+    recipients: list[RecipientView]
+    attempts: list[AttemptView]
+    events: list[EventView]
+    metadata: dict[str, str]
+
+
+class MessageList(Struct, frozen=True):
+    """A page of messages."""
+
+    messages: list[MessageView]
+    next: str | None = None
+
+
+def moment(ms: int | None) -> str | None:
+    """Return milliseconds since the epoch as RFC 3339."""
+    if ms is None:
+        return None
+    text = datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds")
+    return text.removesuffix("+00:00") + "Z"
+
+
+def view_accepted(
+    record: Record, agent: Agent | None, retention: str, faults: dict[str, StoredFault]
+) -> dict[str, Any]:
+    """Return the fields of the part."""
+    ref_until = record.finished_at + milliseconds(retention) if record.finished_at else None
+    return {
+        "id": record.id,
+        "client_ref": record.client_ref,
+        "agent": record.agent,
+        "caller": record.caller,
+        "state": str(record.state),
+        "finished": record.finished,
+        "reason": explain(record, agent, faults),
+        "accepted_at": moment(record.accepted_at),
+        "next_attempt_at": moment(record.next_at) if record.state == State.QUEUED else None,
+        "expires_at": moment(record.deadline),
+        "ref_valid_until": moment(ref_until),
+        "template": TemplateView(*record.template) if record.template else None,
+    }
+
+
+def view_message(stored: StoredMessage, agent: Agent | None, retention: str) -> MessageView:
+    """Return the whole view of a stored message."""
+    record, payload = stored.record, stored.payload
+    addresses = [r.address for r in payload.recipients] if payload else [None] * len(record.recipients)
+    return MessageView(
+        **view_accepted(record, agent, retention, stored.faults),
+        recipients=[
+            RecipientView(r.index, r.kind, address, str(r.state), _recipient_reason(r))
+            for r, address in zip(record.recipients, addresses, strict=True)
+        ],
+        attempts=[_view_attempt(attempt) for attempt in record.attempts],
+        events=[EventView(moment(event.at) or "", event.type) for event in record.timeline],
+        metadata=payload.metadata if payload else {},
+    )
+
+
+def explain(record: Record, agent: Agent | None, faults: dict[str, StoredFault]) -> Reason | None:
+    """Say why the message is where it is: what it waits for, or what ended it."""
+    if record.state == State.QUEUED:
+        return _explain_waiting(record, agent, faults)
+    since = moment(record.finished_at)
+    match record.state:
+        case State.FAILED:
+            whose, text = "recipient", "Every recipient was refused; see recipients."
+            if record.attempts and record.attempts[-1].phase == "render":
+                whose, text = "postroom", "The message could not be composed."
+            return Reason("refused", whose, text, since)
+        case State.PARTLY_SENT:
+            return Reason("refused", "recipient", "Some recipients were refused; see recipients.", since)
+        case State.EXPIRED:
+            return Reason("expired", None, "Its deadline passed before it could be sent.", since)
+        case State.UNCONFIRMED:
+            return Reason(
+                "ambiguous",
+                "agent",
+                "The provider may have taken it: the connection ended before it answered.",
+                since,
+            )
+        case _:
+            return None
+
+
+def _explain_waiting(record: Record, agent: Agent | None, faults: dict[str, StoredFault]) -> Reason:
+    stopped = [faults[c.name] for c in agent.channels if c.name in faults] if agent else []
+    if agent is None:
+        return Reason("agent_unknown", "agent", "Its agent is no longer configured.")
+    if len(stopped) == len(agent.channels):
+        first = stopped[0]
+        return Reason(f"channel_{first.cause}", "agent", first.text, moment(first.since))
+    if record.reason is not None:
+        code, since = record.reason
+        text = f"Waiting for attempt {len(record.attempts) + 1}."
+        if code == "ambiguous":
+            text = "The last attempt may have been taken; waiting to try once more."
+        return Reason(code, None, text, moment(since))
+    if record.next_at is not None and record.next_at > record.accepted_at:
+        return Reason("scheduled", None, "Waiting for its send_at.", moment(record.accepted_at))
+    return Reason("due", None, "Due now; a worker takes it next.", moment(record.accepted_at))
+
+
+def _recipient_reason(recipient: RecipientRecord) -> RecipientReason | None:
+    codes = (recipient.reply_code, recipient.enhanced_code)
+    match recipient.state:
+        case State.FAILED:
+            return RecipientReason("refused", "recipient", *codes)
+        case State.QUEUED if recipient.reply_code is not None:
+            return RecipientReason("deferred", "recipient", *codes)
+        case State.EXPIRED:
+            return RecipientReason("expired", None, *codes)
+        case State.UNCONFIRMED:
+            return RecipientReason("ambiguous", "agent", *codes)
+        case _:
+            return None
+
+
+def _view_attempt(attempt: Attempt) -> AttemptView:
+    return AttemptView(
+        n=attempt.n,
+        at=moment(attempt.at) or "",
+        channel=attempt.channel,
+        outcome=attempt.outcome,
+        phase=attempt.phase,
+        reply_code=attempt.reply_code,
+        enhanced_code=attempt.enhanced_code,
+        ms=attempt.ms,
+    )

@@ -1,0 +1,298 @@
+"""The body of a composed message: texts, inline images, attachments, and the final check."""
+
+import email
+import email.policy
+import re
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from postroom.compose import ComposeError, compose
+from postroom.compose.attachment import is_cid, is_content_type
+from postroom.compose.body import boundary_stem, text_part
+from postroom.compose.check import check_composed
+from postroom.message import Address, Attachment, Content, Mail
+from postroom.text import find_forbidden, find_forbidden_in_body
+
+BODY = st.one_of(
+    st.text(st.characters(codec="utf-8"), max_size=300),
+    st.text(st.sampled_from(" \t\r\n.=-_aé日"), max_size=200),
+    st.builds(
+        lambda word, count: word * count, st.sampled_from(["x", "é", "x ", "\r", ".\n"]), st.integers(0, 2500)
+    ),
+).filter(lambda text: find_forbidden_in_body(text) is None)
+NAME = st.text(
+    st.one_of(st.sampled_from("\"\\;='*%. aé日📬"), st.characters(codec="utf-8")), max_size=90
+).filter(lambda text: find_forbidden(text) is None)
+FEW = settings(max_examples=120, deadline=None)
+PDF = Attachment("a.pdf", "application/pdf", b"%PDF")
+PNG = Attachment("logo.png", "image/png", b"\x89PNG", cid="logo@shop")
+
+
+def make(text=None, html=None, attachments=()):
+    return Mail(
+        id="orders-01JD8X",
+        message_id="<01JD8X@shop.example>",
+        date=1_700_000_000,
+        sender=Address("orders@shop.example"),
+        to=(Address("ada@example.com"),),
+        content=Content("s", text, html),
+        attachments=attachments,
+    )
+
+
+def parsed(mail):
+    return email.message_from_bytes(compose(mail).data, policy=email.policy.default)
+
+
+def normal(text):
+    """The text with CRLF line ends."""
+    return re.sub("\r\n|\r|\n", "\r\n", text)
+
+
+def text_of(part):
+    return part.get_payload(decode=True).decode()
+
+
+def shape(part):
+    """The nesting of the parts, as nested lists of content types."""
+    if part.is_multipart():
+        return [part.get_content_subtype(), *map(shape, part.iter_parts())]
+    return part.get_content_type()
+
+
+@given(BODY)
+@example("x" * 2000)
+@example("trailing space \n\ttab\t\n.\n..\nFrom here")
+@example("é" * 2000)
+@FEW
+def test_a_single_text_survives(text):
+    """The text comes back with CRLF line ends, at most one line end added, in lines of at most 998 bytes."""
+    composed = compose(make(text))
+    message = email.message_from_bytes(composed.data, policy=email.policy.default)
+    assert text_of(message) in (normal(text), normal(text) + "\r\n")
+    assert composed.data.endswith(b"\r\n")
+    assert not composed.eight_bit
+    assert message.get_content_charset() == "utf-8"
+    assert all(len(line) <= 998 for line in composed.data.split(b"\r\n"))
+
+
+@given(BODY, BODY)
+@FEW
+def test_text_and_html_survive_exactly(text, html):
+    """In a multipart both texts come back to the byte, text first."""
+    message = parsed(make(text, html))
+    assert [normal(text), normal(html)] == [text_of(part) for part in message.iter_parts()]
+    assert not message.defects
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Hello\n" * 300, "7bit"),
+        ("x" * 998, "7bit"),
+        ("x" * 999, "quoted-printable"),
+        ("Die Größe ist leider falsch, danke", "quoted-printable"),
+        ("Здравствуйте", "base64"),
+    ],
+)
+def test_transfer_encoding(text, expected):
+    """ASCII in lines that fit travels as it is, other text in the shorter of the two encodings."""
+    assert expected == parsed(make(text))["Content-Transfer-Encoding"]
+
+
+@pytest.mark.parametrize(
+    ("mail", "expected"),
+    [
+        (make("t"), "text/plain"),
+        (make(None, "h"), "text/html"),
+        (make("t", "h"), ["alternative", "text/plain", "text/html"]),
+        (make(None, "h", (PNG,)), ["related", "text/html", "image/png"]),
+        (make("t", None, (PNG,)), ["mixed", "text/plain", "image/png"]),
+        (
+            make("t", "h", (PDF, PNG)),
+            [
+                "mixed",
+                ["alternative", "text/plain", ["related", "text/html", "image/png"]],
+                "application/pdf",
+            ],
+        ),
+    ],
+)
+def test_nesting(mail, expected):
+    """Images with a cid lie beside the html that shows them, other attachments beside the whole content."""
+    assert expected == shape(parsed(mail))
+
+
+def test_an_inline_image_can_be_referred_to():
+    """An inline image says so and carries its cid."""
+    image = list(parsed(make(None, "h", (PNG,))).iter_parts())[1]
+    assert f"<{PNG.cid}>" == image["Content-ID"]
+    assert image.get_content_disposition() == "inline"
+    assert PNG.data == image.get_payload(decode=True)
+
+
+@given(NAME, st.binary(max_size=300))
+@example('a";x=".pdf', b"")
+@example("\\", b"x")
+@example("Отчёт за год.pdf", b"x")
+@example("é" * 200 + ".pdf", b"x")
+@example("x" * 300 + ".pdf", b"x")
+@example("=?utf-8?q?a?=.pdf", b"x")
+@FEW
+def test_attachment_survives(name, data):
+    """An attachment comes back with its bytes and its name, as one file."""
+    composed = compose(make("t", None, (Attachment(name, "application/pdf", data), PDF))).data
+    for policy in (email.policy.default, email.policy.compat32):
+        message = email.message_from_bytes(composed, policy=policy)
+        _, file, other = message.get_payload()
+        assert name.strip() == (file.get_filename() or "").strip()
+        assert data == file.get_payload(decode=True)
+        assert PDF.name == other.get_filename()
+        assert other.keys() == file.keys()
+        assert str(file["Content-Type"]).isascii()
+    assert all(len(line) <= 998 for line in composed.split(b"\r\n"))
+
+
+@given(NAME)
+@FEW
+def test_every_file_name_has_a_plain_fallback(name):
+    """A reader without RFC 2231 finds an ASCII name of bounded length."""
+    message = parsed(make("t", None, (Attachment(name, "application/pdf", b""),)))
+    fallback = list(message.iter_parts())[1].get_param("name", "")
+    assert fallback.isascii()
+    assert len(fallback) <= 60
+
+
+@pytest.mark.parametrize(
+    "name", ["a\r\nX: y.pdf", "a\nb", "a\x00", "invoice\u202efdp.exe", "a\x85b", "\ud800"]
+)
+def test_controls_in_a_file_name_are_refused(name):
+    """A file name that could end a line or read backwards is refused."""
+    with pytest.raises(ComposeError):
+        compose(make("t", None, (Attachment(name, "application/pdf", b""),)))
+
+
+@pytest.mark.parametrize(
+    ("content_type", "expected"),
+    [
+        ("application/pdf", True),
+        ("image/svg+xml", True),
+        ("text/csv; charset=utf-8", True),
+        ("text/calendar;method=REQUEST; charset=utf-8", True),
+        ("", False),
+        ("pdf", False),
+        ("application/", False),
+        ("application/pdf\r\nX: y", False),
+        ("application/pdf\n", False),
+        ("application/pdf; name=x.exe", False),
+        ("application/pdf; NAME=x.exe", False),
+        ("text/plain; boundary=x", False),
+        ('text/plain; charset="utf-8"', False),
+        ("a/b/c", False),
+        ("x" * 65 + "/b", False),
+    ],
+)
+def test_content_types(content_type, expected):
+    """A content type is two tokens with plain parameters, and the composer refuses any other."""
+    assert expected == is_content_type(content_type)
+    mail = make("t", None, (Attachment("a", content_type, b""),))
+    if expected:
+        assert content_type.partition(";")[0] == list(parsed(mail).iter_parts())[1].get_content_type()
+    else:
+        with pytest.raises(ComposeError):
+            compose(mail)
+
+
+@pytest.mark.parametrize("content_type", ["message/rfc822", "multipart/mixed", "Message/Partial"])
+def test_composite_types_travel_as_opaque_files(content_type):
+    """What a receiver would unpack is sent as a file, since base64 is not allowed for it."""
+    mail = make("t", None, (Attachment("a.eml", content_type, b"Bcc: e@x.example\r\n\r\n"),))
+    expected = ["mixed", "text/plain", "application/octet-stream"]
+    assert expected == shape(parsed(mail))
+
+
+@pytest.mark.parametrize(
+    ("cid", "expected"), [("logo", True), ("a.b-c_1@x", True), ("a>b", False), ("", False), ("a b", False)]
+)
+def test_cids(cid, expected):
+    """A cid is a plain name, and the composer refuses any other."""
+    assert expected == is_cid(cid)
+    mail = make(None, "h", (Attachment("a.png", "image/png", b"", cid),))
+    if not expected:
+        with pytest.raises(ComposeError):
+            compose(mail)
+
+
+def test_a_boundary_is_never_in_the_content():
+    """A text that holds the boundary it would get makes it another one."""
+    first = boundary_stem("<01JD8X@shop.example>", [])
+    text = f"--{first}-a\nContent-Type: text/html\n\nsmuggled\n--{first}-a--\n"
+    assert first != boundary_stem("<01JD8X@shop.example>", [text_part("text/plain", text)])
+    message = parsed(make(text, "h"))
+    assert [normal(text), "h"] == [text_of(part) for part in message.iter_parts()]
+
+
+@pytest.mark.parametrize("content", [Content("s"), Content("s", "a\x00b"), Content("s", "a\ud800b")])
+def test_content_that_cannot_be_sent(content):
+    """Content without text or html, with a NUL in a plain part, or beyond UTF-8 is refused."""
+    mail = make("t")
+    with pytest.raises(ComposeError):
+        compose(
+            Mail(**{field: getattr(mail, field) for field in mail.__struct_fields__} | {"content": content})
+        )
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"A: 1\r\nB: 2\r\n\r\nx",
+        b"A: 1\r\nB: 2\r\n\r\nx\ny\r\n",
+        b"A: 1\r\nB: 2\r\n\r\nx\ry\r\n",
+        b"A: 1\r\nB: 2\r\n\r\nx\r\r\n",
+        b"A: 1\r\nB: 2\r\n\r\n\n\r\r\n",
+        b"A: 1\r\nB: 2\r\n\r\nx\x00\r\n",
+        b"A: 1\r\nB: 2\r\n\r\n" + b"x" * 999 + b"\r\n",
+        b"A: 1\r\nB: 2\r\n\r\nx\r\n" + b"x" * 999 + b"\r\ny\r\n",
+        b"A: " + b"x" * 996 + b"\r\nB: 2\r\n\r\nx\r\n",
+        b"A: 1\r\nB: 2\r\nC: 3\r\n\r\nx\r\n",
+        b"A: 1\r\n\r\nB: 2\r\n",
+        b"B: 1\r\nA: 2\r\n\r\nx\r\n",
+        b"a: 1\r\nB: 2\r\n\r\nx\r\n",
+        b"A: 1\r\nB: 2\r\n",
+        b"A: 1\r\n \r\nB: 2\r\n\r\nx\r\n",
+        b" A: 1\r\nA: 1\r\nB: 2\r\n\r\nx\r\n",
+        b"A: 1\r\nB : 2\r\n\r\nx\r\n",
+        b"",
+    ],
+)
+def test_the_final_check_refuses(data):
+    """Bytes that a receiver could read in another way than meant are refused."""
+    with pytest.raises(ComposeError):
+        check_composed(data, ["A", "B"])
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"A: 1\r\nB: 2\r\n\r\n",
+        b"A: 1\r\n folded\r\n\tagain\r\nB: 2\r\n\r\n \r\n.\r\n\r\nC: 3\r\n",
+        b"A: 1\r\nB: 2\r\n\r\n" + (b"x" * 998 + b"\r\n") * 3,
+    ],
+)
+def test_the_final_check_accepts(data):
+    """Folded fields, lines of exactly 998 bytes and anything in the body are fine."""
+    check_composed(data, ["A", "B"])
+
+
+@given(st.lists(st.integers(0, 1100), max_size=8))
+@FEW
+def test_the_final_check_measures_every_line(lengths):
+    """The jumping measure agrees with counting each line."""
+    data = b"A: 1\r\n\r\n" + b"".join(b"x" * length + b"\r\n" for length in lengths)
+    if max(lengths, default=0) <= 998:
+        check_composed(data, ["A"])
+    else:
+        with pytest.raises(ComposeError):
+            check_composed(data, ["A"])

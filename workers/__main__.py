@@ -1,0 +1,31 @@
+"""`python -m workers`: check what can be checked, then deliver."""
+
+import asyncio
+import os
+import sys
+
+import uvloop
+
+from postroom.errors import PostroomError
+from postroom.log import configure_logging, get_logger
+from postroom.settings import read_settings
+from postroom.startup import check_redis, load_everything, report
+from workers.worker import WorkerProcess
+
+
+def main() -> int:
+    """Deliver until SIGTERM or SIGINT; 1 where it cannot start, with the reason on stderr."""
+    try:
+        settings = read_settings(os.environ)
+        configure_logging(settings, "worker")
+        config, templates = load_everything(settings, os.environ)
+        asyncio.run(check_redis(config, get_logger()))
+        uvloop.run(WorkerProcess(settings, config, templates).run())
+    except PostroomError as error:
+        report(error)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

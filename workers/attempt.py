@@ -1,0 +1,234 @@
+"""One attempt of one message: render → compose → submit, then what to write of it.
+
+The straight path. Submitting returns a value; what is raised here means that nothing was sent and somebody
+else decides: the fence is lost, the ledger is away, or the mail cannot be made.
+"""
+
+import random
+import time
+from collections.abc import Sequence
+
+import msgspec
+from msgspec import Struct
+from structlog.typing import FilteringBoundLogger
+
+from postroom.compose import ComposeError
+from postroom.ledger.delivery import Claimed, Delivery, Finish
+from postroom.ledger.errors import LedgerError
+from postroom.ledger.reading import Reading
+from postroom.library import Library, UnknownTemplateError
+from postroom.message import Attachment, Content, Mail, Payload
+from postroom.outcome import (
+    Ambiguous,
+    Answer,
+    ChannelFault,
+    Deferred,
+    FenceLostError,
+    Phase,
+    RecipientOutcome,
+    Refused,
+    Sent,
+    Submitted,
+)
+from postroom.templates import RenderError
+from workers.channels.seam import Connection, Order
+from workers.retry import next_delay
+
+LETTERS: dict[type[RecipientOutcome], str] = {Sent: "s", Refused: "f", Deferred: "d", Ambiguous: "a"}
+WORDS: dict[str, str] = {"s": "sent", "f": "refused", "d": "deferred", "a": "ambiguous"}
+WORST_FIRST = "adfs"  # the word an attempt is known by is that of its worst recipient, for whoever watches
+
+
+class Ended(Struct, frozen=True):
+    """A finished attempt: what to write, and what to tell logs and metrics."""
+
+    finish: Finish
+    outcome: str
+    phase: str
+    reply_code: int | None
+    enhanced_code: str | None
+    ms: int
+    provider_id: str
+    ambiguous: bool
+    defect: str | None = None
+
+
+class Attempt:
+    """Makes attempts over one agent's channel."""
+
+    def __init__(
+        self, delivery: Delivery, reading: Reading, library: Library, log: FilteringBoundLogger
+    ) -> None:
+        self._log = log
+        self._delivery = delivery
+        self._reading = reading
+        self._library = library
+
+    async def __call__(
+        self, claimed: Claimed, connection: Connection, channel: str, bounce_address: str | None
+    ) -> Ended | ChannelFault:
+        """Make one attempt; return how it ended, or the channel's fault, which leaves the message untouched.
+
+        Raises:
+            FenceLostError: somebody else owns the message, or its deadline has passed; nothing was sent.
+            LedgerError: a mark or a template could not be written or read; nothing was sent.
+        """
+        started = time.perf_counter()
+        mark = _Mark(self._delivery, claimed, channel)
+        try:
+            mail = await self._make_mail(claimed)
+            submission = await connection.submit(Order(mail, claimed.waiting, bounce_address), mark)
+        except (RenderError, ComposeError, UnknownTemplateError, _UnreadableError) as error:
+            return _unsendable(claimed, channel, type(error).__name__, _ms_since(started))
+        except (FenceLostError, LedgerError):
+            raise
+        except Exception as error:  # noqa: BLE001  a defect of ours: told, and bounded by the profile
+            self._log.exception("attempt.crashed", message_id=claimed.id, agent=claimed.agent)
+            return _crashed(claimed, channel, mark, type(error).__name__, _ms_since(started))
+        if isinstance(submission, ChannelFault):
+            return submission
+        return _conclude(claimed, channel, submission, _ms_since(started))
+
+    async def _make_mail(self, claimed: Claimed) -> Mail:
+        payload = claimed.payload
+        if payload is None:
+            raise _UnreadableError
+        content = await self._render(payload)
+        blobs = await self._attachments(claimed, payload)
+        return Mail(
+            id=claimed.id,
+            message_id=payload.message_id,
+            date=claimed.accepted_at / 1000,
+            sender=payload.sender,
+            to=payload.to,
+            cc=payload.cc,
+            bcc=payload.bcc,
+            reply_to=payload.reply_to,
+            content=content,
+            headers=tuple(payload.headers.items()),
+            attachments=blobs,
+            track_opens=payload.track_opens,
+            track_clicks=payload.track_clicks,
+        )
+
+    async def _render(self, payload: Payload) -> Content:
+        use = payload.template
+        if use is None:
+            assert payload.content is not None
+            return payload.content
+        template = await self._library.get(use.name, use.version)
+        return template.render(use.variables, use.locale)
+
+    async def _attachments(self, claimed: Claimed, payload: Payload) -> tuple[Attachment, ...]:
+        if not payload.attachments:
+            return ()
+        blobs = await self._reading.blobs(claimed.id, len(payload.attachments))
+        if None in blobs:
+            raise _UnreadableError
+        return tuple(
+            Attachment(ref.name, ref.content_type, data or b"", ref.cid)
+            for ref, data in zip(payload.attachments, blobs, strict=True)
+        )
+
+
+class _UnreadableError(Exception):
+    """What was stored of the message cannot be read any more."""
+
+
+class _Mark:
+    """The commit mark of one attempt (`postroom.outcome.Commit`)."""
+
+    def __init__(self, delivery: Delivery, claimed: Claimed, channel: str) -> None:
+        self._delivery = delivery
+        self._claimed = claimed
+        self._channel = channel
+        self.written = False
+
+    async def __call__(self, known: tuple[Answer | None, ...]) -> None:
+        letters = ["a" if answer is None else LETTERS[type(answer.outcome)] for answer in known]
+        codes = _spread(self._claimed, letters)
+        claimed = self._claimed
+        if await self._delivery.advance(claimed.id, claimed.fence, codes, self._channel) != 1:
+            raise FenceLostError
+        self.written = True
+
+
+def _spread(claimed: Claimed, letters: Sequence[str]) -> str:
+    """Put the letters of this attempt's recipients at their places among all recipients of the message."""
+    out = ["-"] * claimed.recipients
+    for index, letter in zip(claimed.waiting, letters, strict=True):
+        out[index] = letter
+    return "".join(out)
+
+
+def _conclude(claimed: Claimed, channel: str, submitted: Submitted, ms: int) -> Ended:
+    answers = submitted.answers
+    letters = [LETTERS[type(answer.outcome)] for answer in answers]
+    worst = min(letters, key=WORST_FIRST.index)
+    shown = answers[letters.index(worst)]
+    delay = next_delay(
+        claimed.retry_profile,
+        claimed.attempts + 1,
+        draw=random.random(),  # noqa: S311  jitter needs no secrecy
+        retry_after=_retry_after(answers),
+    )
+    phase = getattr(shown.outcome, "phase", Phase.DONE)
+    replies = tuple(
+        (index, f"{answer.reply_code} {answer.enhanced_code or ''}".strip())
+        for index, answer in zip(claimed.waiting, answers, strict=True)
+        if answer.reply_code is not None and not isinstance(answer.outcome, Sent)
+    )
+    return Ended(
+        finish=Finish(
+            id=claimed.id,
+            fence=claimed.fence,
+            codes=_spread(claimed, letters),
+            delay_ms=round(delay * 1000),
+            event=_event(channel, worst, phase, shown, ms),
+            replies=replies,
+        ),
+        outcome=WORDS[worst],
+        phase=str(phase),
+        reply_code=shown.reply_code,
+        enhanced_code=shown.enhanced_code,
+        ms=ms,
+        provider_id=next((a.outcome.provider_id for a in answers if isinstance(a.outcome, Sent)), ""),
+        ambiguous="a" in letters,
+    )
+
+
+def _unsendable(claimed: Claimed, channel: str, defect: str, ms: int) -> Ended:
+    """End a message that cannot be made into mail: trying again would change nothing, and it is our fault."""
+    answer = Answer(Refused(Phase.RENDER, whose="message"))
+    finish = Finish(
+        id=claimed.id,
+        fence=claimed.fence,
+        codes=_spread(claimed, "f" * len(claimed.waiting)),
+        delay_ms=0,
+        event=_event(channel, "f", Phase.RENDER, answer, ms),
+    )
+    return Ended(finish, "refused", str(Phase.RENDER), None, None, ms, "", ambiguous=False, defect=defect)
+
+
+def _crashed(claimed: Claimed, channel: str, mark: _Mark, defect: str, ms: int) -> Ended:
+    """End an attempt that a defect of ours broke off: past its mark it is ambiguous, else it is tried again."""
+    outcome = Ambiguous(Phase.DONE) if mark.written else Deferred(Phase.RENDER)
+    submitted = Submitted((Answer(outcome),) * len(claimed.waiting))
+    return msgspec.structs.replace(_conclude(claimed, channel, submitted, ms), defect=defect)
+
+
+def _event(channel: str, letter: str, phase: Phase, answer: Answer, ms: int) -> str:
+    """Return the timeline's short form of an attempt, but for its number, which the ledger knows."""
+    code, enhanced = answer.reply_code or "", answer.enhanced_code or ""
+    return f"{channel}|{WORDS[letter]}|{phase}|{code}|{enhanced}|{ms}"
+
+
+def _retry_after(answers: tuple[Answer, ...]) -> float | None:
+    asked = [
+        a.outcome.retry_after for a in answers if isinstance(a.outcome, Deferred) and a.outcome.retry_after
+    ]
+    return max(asked, default=None)
+
+
+def _ms_since(started: float) -> int:
+    return round((time.perf_counter() - started) * 1000)

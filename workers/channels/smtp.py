@@ -1,0 +1,184 @@
+"""The SMTP channel: a relay spoken to over warm, pipelined, authenticated connections.
+
+smtp_dial        host name → connected stream
+smtp_session     greeting, EHLO, STARTTLS, AUTH
+smtp_envelope    what can be said to this server
+smtp_transaction MAIL, RCPT…, DATA, body, commit mark, dot
+smtp_table       which reply ends in which outcome
+"""
+
+import asyncio
+import ssl
+from collections.abc import Callable
+
+from postroom.compose import Composed
+from postroom.compose import compose as compose_mail
+from postroom.config.structs import SmtpChannel
+from postroom.message import Mail
+from postroom.outcome import Cause, ChannelFault, Commit, Phase, Submission
+from workers.channels.seam import Order
+from workers.channels.smtp_dial import Addresses, DialError, dial, trust
+from workers.channels.smtp_envelope import envelope_for
+from workers.channels.smtp_session import (
+    DEFAULT_TIMEOUTS,
+    Features,
+    SmtpTimeouts,
+    credentials,
+    goodbye,
+    open_session,
+)
+from workers.channels.smtp_stream import SmtpStream
+from workers.channels.smtp_transaction import StaleError, Transaction
+
+MAX_MESSAGES = 1000  # a connection retires after so many: servers count too, and name their limit rudely
+IDLE_SECONDS = 30.0  # and after so long without work
+WARM_SECONDS = 1.0  # an unused connection may be found dead, free of charge, after so long
+
+INSECURE = "credentials are not sent without TLS: set `tls`, or `insecure = true` if you mean it"
+
+Compose = Callable[[Mail, tuple[tuple[str, str], ...]], Composed]
+
+
+class SmtpRelay:
+    """A `Channel` to one relay."""
+
+    def __init__(
+        self,
+        config: SmtpChannel,
+        *,
+        bounce_address: str | None = None,
+        timeouts: SmtpTimeouts = DEFAULT_TIMEOUTS,
+        compose: Compose = compose_mail,
+    ) -> None:
+        self.config = config
+        self.bounce_address = bounce_address
+        self.timeouts = timeouts
+        self.compose = compose
+        self._addresses = Addresses(config.host, config.port)
+        self._context: ssl.SSLContext | None = None
+
+    @property
+    def name(self) -> str:
+        """The channel's name in the configuration."""
+        return self.config.name
+
+    async def connect(self) -> "SmtpConnection | ChannelFault":
+        """Open a connection that is ready for MAIL, or say why there is none."""
+        session = await self.open()
+        return session if isinstance(session, ChannelFault) else SmtpConnection(self, *session)
+
+    async def open(self) -> tuple[SmtpStream, Features] | ChannelFault:
+        """Dial and log in; a connection also comes here to replace a dead stream."""
+        config = self.config
+        if config.tls == "none" and credentials(config) is not None and not config.insecure:
+            return ChannelFault(Cause.AUTH, Phase.AUTH, INSECURE)
+        try:
+            stream = await self._dial()
+        except DialError as error:
+            return ChannelFault(Cause.CONNECT, Phase.CONNECT, str(error))
+        try:
+            features = await open_session(stream, config, self._context, self.timeouts)
+            if isinstance(features, ChannelFault):
+                await goodbye(stream, self.timeouts.quit)
+                return features
+        except BaseException:
+            stream.abort()
+            raise
+        return stream, features
+
+    async def aclose(self) -> None:
+        """Stop looking up names."""
+        self._addresses.close()
+
+    async def _dial(self) -> SmtpStream:
+        config, timeouts = self.config, self.timeouts
+        deadline = asyncio.get_running_loop().time() + timeouts.connect
+        if config.tls != "none" and self._context is None:
+            self._context = trust(config.ca_file)
+        addresses = await self._addresses.get(timeouts.resolve)
+        try:
+            return await dial(
+                addresses,
+                config.port,
+                host=config.host,
+                context=self._context if config.tls == "implicit" else None,
+                seconds=deadline - asyncio.get_running_loop().time(),
+            )
+        except DialError:
+            self._addresses.forget()
+            raise
+
+
+class SmtpConnection:
+    """A `Connection`: one authenticated SMTP session, replaced under the hood when found dead."""
+
+    def __init__(self, relay: SmtpRelay, stream: SmtpStream, features: Features) -> None:
+        self._relay = relay
+        self._stream, self._features = stream, features
+        self._loop = asyncio.get_running_loop()
+        self._messages = 0
+        self._since = self._loop.time()
+
+    @property
+    def usable(self) -> bool:
+        """False when dead, told something unasked, idle for 30 s, or after 1,000 messages."""
+        idle = self._loop.time() - self._since
+        return self._stream.quiet and self._messages < MAX_MESSAGES and idle < IDLE_SECONDS
+
+    async def submit(self, order: Order, commit: Commit) -> Submission:
+        """Compose and submit one message; what the composer raises comes out before a byte is sent."""
+        relay = self._relay
+        composed = relay.compose(order.mail, _provider_headers(order.mail, relay.config))
+        try:
+            try:
+                ended = await self._transact(order, composed, commit)
+            except StaleError:
+                # Nothing was accepted and nothing was marked, so one replacement costs the message nothing.
+                ended = await self._replace() or await self._transact(order, composed, commit)
+        except BaseException:
+            # The mark was refused, or the lane is cancelled: without the dot the server has no mail.
+            self._stream.abort()
+            raise
+        if isinstance(ended, ChannelFault):
+            self._stream.abort()
+        self._messages += 1
+        self._since = self._loop.time()
+        return ended
+
+    async def aclose(self) -> None:
+        """QUIT and close."""
+        await goodbye(self._stream, self._relay.timeouts.quit)
+
+    async def _transact(self, order: Order, composed: Composed, commit: Commit) -> Submission:
+        warm = self._messages > 0 or self._loop.time() - self._since > WARM_SECONDS
+        if warm and not self._stream.quiet:
+            raise StaleError
+        transaction = Transaction(
+            self._stream,
+            self._features,
+            self._relay.timeouts,
+            zeptomail=self._relay.config.is_zeptomail,
+            warm=warm,
+        )
+        sender = order.bounce_address or self._relay.bounce_address or order.mail.sender.address
+        return await transaction.run(envelope_for(order, sender, composed, self._features), commit)
+
+    async def _replace(self) -> ChannelFault | None:
+        self._stream.abort()
+        session = await self._relay.open()
+        if isinstance(session, ChannelFault):
+            return session
+        self._stream, self._features = session
+        self._messages, self._since = 0, self._loop.time()
+        return None
+
+
+def _provider_headers(mail: Mail, config: SmtpChannel) -> tuple[tuple[str, str], ...]:
+    """Return ZeptoMail's own header fields: our id for its reports, and what it may track."""
+    if not config.is_zeptomail:
+        return ()
+    return (
+        ("X-TM-CLIENT-REF", mail.id),
+        ("X-TM-OPEN-TRACK", str(mail.track_opens).lower()),
+        ("X-TM-CLICK-TRACK", str(mail.track_clicks).lower()),
+    )

@@ -1,0 +1,200 @@
+"""Opening an SMTP session: greeting, EHLO, STARTTLS, AUTH (RFC 5321 §3.1 and §3.2, RFC 3207, RFC 4954).
+
+Credentials leave only over a verified TLS connection, or where the configuration says `insecure`.
+"""
+
+import asyncio
+import base64
+import socket
+import ssl
+from typing import NamedTuple
+
+from msgspec import Struct
+
+from postroom.config.structs import SmtpChannel
+from postroom.outcome import Answer, Cause, ChannelFault, Phase
+from postroom.secret import Secret
+from workers.channels.smtp_dial import in_words
+from workers.channels.smtp_reply import Reply
+from workers.channels.smtp_stream import InjectedError, Loss, LostError, SmtpStream
+from workers.channels.smtp_table import NO_STARTTLS, Step, judge
+
+_LOSSES = {
+    Loss.CLOSED: "the server ends the connection",
+    Loss.TIMEOUT: "the server does not answer in time",
+    Loss.GARBAGE: "the server does not speak SMTP: check `host`, `port` and `tls`",
+    Loss.ABORTED: "the connection was given up",
+}
+NO_MECHANISM = "the server offers no login that Postroom speaks (PLAIN or LOGIN)"
+INJECTED = "bytes in the clear follow the STARTTLS reply: somebody may be tampering with the connection"
+
+
+class SmtpTimeouts(Struct, frozen=True):
+    """Seconds for each wait, in the shape of RFC 5321 §4.5.3.2; `connect` includes `resolve` and TLS."""
+
+    resolve: float = 5.0
+    connect: float = 10.0
+    greeting: float = 30.0
+    command: float = 60.0
+    data_init: float = 60.0
+    data_block: float = 60.0
+    data_done: float = 120.0
+    quit: float = 1.0
+
+
+DEFAULT_TIMEOUTS = SmtpTimeouts()
+
+
+class Features(NamedTuple):
+    """What the server said it can do (its EHLO keywords)."""
+
+    keywords: frozenset[str] = frozenset()
+    size: int = 0  # the largest mail it takes; 0: it did not say
+    mechanisms: frozenset[str] = frozenset()
+
+
+class _FaultError(Exception):
+    """Ends the opening: carries the fault to `open_session`."""
+
+    def __init__(self, fault: ChannelFault) -> None:
+        super().__init__(fault)
+        self.fault = fault
+
+
+def credentials(config: SmtpChannel) -> tuple[str, Secret] | None:
+    """Return what to log in with, or None for a relay that wants no login."""
+    if config.username is None or config.password is None:
+        return None
+    return config.username, config.password
+
+
+async def open_session(
+    stream: SmtpStream, config: SmtpChannel, context: ssl.SSLContext | None, timeouts: SmtpTimeouts
+) -> Features | ChannelFault:
+    """Make a connected stream ready for mail. On a fault the caller says goodbye."""
+    opening = _Opening(stream, config, timeouts)
+    try:
+        await opening.greet()
+        features = await opening.hello()
+        if config.tls == "starttls":
+            assert context is not None
+            await opening.encrypt(features, context)
+            features = await opening.hello()
+        login = credentials(config)
+        if login is not None:
+            await opening.log_in(features, *login)
+    except _FaultError as stopped:
+        return stopped.fault
+    except LostError as lost:
+        return ChannelFault(Cause.CONNECT, opening.phase, _LOSSES[lost.loss])
+    return features
+
+
+async def goodbye(stream: SmtpStream, seconds: float) -> None:
+    """Say QUIT where somebody still listens, and close. Never raises for what the other side does."""
+    try:
+        if stream.quiet:
+            stream.write(b"QUIT\r\n")
+            await stream.read(seconds)
+    except LostError:
+        pass
+    finally:
+        stream.abort()
+    await stream.wait_closed(seconds)
+
+
+class _Opening:
+    """The steps, each of which raises `_FaultError` or `LostError` where the session cannot go on."""
+
+    def __init__(self, stream: SmtpStream, config: SmtpChannel, timeouts: SmtpTimeouts) -> None:
+        self.phase = Phase.CONNECT
+        self._stream = stream
+        self._config = config
+        self._timeouts = timeouts
+
+    async def greet(self) -> None:
+        reply = await self._stream.read(self._timeouts.greeting)
+        self._require(Step.GREETING, reply, 220)
+
+    async def hello(self) -> Features:
+        """Say EHLO; HELO only where neither TLS nor a login needs EHLO's keywords."""
+        name = _own_name(self._stream)
+        reply = await self._say(b"EHLO " + name)
+        bare = self._config.tls == "none" and credentials(self._config) is None
+        if bare and reply.code in (500, 501, 502, 504):
+            reply = await self._say(b"HELO " + name)
+            self._require(Step.EHLO, reply, 250)
+            return Features()
+        self._require(Step.EHLO, reply, 250)
+        return _features(reply.lines[1:])
+
+    async def encrypt(self, features: Features, context: ssl.SSLContext) -> None:
+        """STARTTLS, required: without it nothing more is said, least of all credentials."""
+        if "STARTTLS" not in features.keywords:
+            raise _FaultError(self._no_starttls())
+        reply = await self._say(b"STARTTLS")
+        if reply.code // 100 == 5:
+            raise _FaultError(self._no_starttls())
+        self._require(Step.STARTTLS, reply, 220)
+        try:
+            async with asyncio.timeout(self._timeouts.connect):
+                await self._stream.start_tls(context, self._config.host)
+        except InjectedError as error:
+            raise _FaultError(ChannelFault(Cause.CONNECT, Phase.CONNECT, INJECTED)) from error
+        except OSError as error:
+            raise _FaultError(ChannelFault(Cause.CONNECT, Phase.CONNECT, in_words(error))) from error
+
+    def _no_starttls(self) -> ChannelFault:
+        cause = Cause.CONNECT if credentials(self._config) is None else Cause.AUTH
+        return ChannelFault(cause, Phase.CONNECT, NO_STARTTLS)
+
+    async def log_in(self, features: Features, username: str, password: Secret) -> None:
+        """AUTH PLAIN in one step (RFC 4616), else LOGIN in three."""
+        self.phase = Phase.AUTH
+        user, secret = username.encode(), password.reveal().encode()
+        if "PLAIN" in features.mechanisms:
+            token = base64.b64encode(b"\0" + user + b"\0" + secret)
+            reply = await self._say(b"AUTH PLAIN " + token)
+        elif "LOGIN" in features.mechanisms:
+            reply = await self._say(b"AUTH LOGIN")
+            for answer in (user, secret):
+                if reply.code != 334:
+                    break
+                reply = await self._say(base64.b64encode(answer))
+        else:
+            raise _FaultError(ChannelFault(Cause.AUTH, Phase.AUTH, NO_MECHANISM))
+        self._require(Step.AUTH, reply, 235)
+
+    async def _say(self, command: bytes) -> Reply:
+        self._stream.write(command + b"\r\n")
+        return await self._stream.read(self._timeouts.command)
+
+    def _require(self, step: Step, reply: Reply, wanted: int) -> None:
+        if reply.code == wanted:
+            return
+        verdict = judge(step, reply, zeptomail=self._config.is_zeptomail)
+        if isinstance(verdict, ChannelFault):
+            raise _FaultError(verdict)
+        assert not isinstance(verdict, Answer)  # no row of these steps ends a message
+        raise LostError(Loss.GARBAGE)
+
+
+def _own_name(stream: SmtpStream) -> bytes:
+    """Return our name for EHLO: a full host name, else an address literal (RFC 5321 §4.1.3)."""
+    name = socket.gethostname()
+    if "." in name and name.replace(".", "").replace("-", "").isalnum() and name.isascii():
+        return name.encode("ascii")
+    address = stream.local_address().partition("%")[0]
+    return f"[IPv6:{address}]".encode() if ":" in address else f"[{address or '127.0.0.1'}]".encode()
+
+
+def _features(lines: list[str]) -> Features:
+    keywords, size, mechanisms = set(), 0, set()
+    for line in lines:
+        keyword, *parameters = line.upper().replace("AUTH=", "AUTH ").split() or [""]
+        keywords.add(keyword)
+        if keyword == "AUTH":
+            mechanisms.update(parameters)
+        elif keyword == "SIZE" and parameters and parameters[0].isdecimal():
+            size = int(parameters[0])
+    return Features(frozenset(keywords), size, frozenset(mechanisms))

@@ -1,0 +1,171 @@
+"""The body of a ZeptoMail request: closed structs, because the API refuses a key it does not know."""
+
+import msgspec
+from msgspec import Struct
+
+from postroom.message import Address, Attachment, Mail
+from workers.channels.seam import Order
+
+# The provider's documented limits. Its own codes name the breach, as in an answer of its own.
+MAX_ENCODED = 15 * 1024 * 1024  # it does not say before or after base64: the encoded size is the safe reading
+MAX_ATTACHMENTS = 60
+MAX_SUBJECT = 500
+MAX_NAME = 250
+MAX_FILENAME = 150
+TOO_MANY = "SM_127"
+TOO_LONG = "SM_129"
+FORBIDDEN_FILE = "TM_3501"
+
+_FORBIDDEN = """
+    ade adp app asp bas bat cer chm cmd com cpl crt csh der exe fxp gadget hlp hpj hta inf ins isp js jse ksh
+    lib lnk mad maf mag mam maq mar mas mat mau mav maw mda mdb mde mdt mdw mdz msc msh msh1 msh1xml msh2
+    msh2xml mshxml msi msp mst ops osd pcd pif plg prf prg ps1 ps1xml ps2 ps2xml psc1 psc2 pst reg scf scr sct
+    shb shs sys tmp url vb vbe vbp vbs vsmacros vsw vxd ws wsc wsf wsh xnk
+"""
+FORBIDDEN_EXTENSIONS = frozenset(_FORBIDDEN.split())
+
+# Fields the provider makes from the rest of the body, or reads as orders to itself.
+STRUCTURAL = frozenset(
+    {
+        *("from", "sender", "reply-to", "to", "cc", "bcc", "subject", "date", "message-id"),
+        *("mime-version", "received", "return-path", "dkim-signature"),
+    }
+)
+STRUCTURAL_PREFIXES = ("content-", "resent-", "x-tm-")
+
+OUR_HEADER = "X-Postroom-Id"
+
+
+class Mailbox(Struct, frozen=True, omit_defaults=True):
+    """An address with its display name: flat in `from` and `reply_to`, wrapped elsewhere."""
+
+    address: str
+    name: str = ""
+
+
+class Recipient(Struct, frozen=True):
+    """The wrapper that `to`, `cc` and `bcc` insist on."""
+
+    email_address: Mailbox
+
+
+class File(Struct, frozen=True):
+    """An attachment; msgspec writes bytes as base64."""
+
+    name: str
+    mime_type: str
+    content: bytes
+
+
+class InlineImage(Struct, frozen=True):
+    """A part the HTML refers to as `cid:…`. It has no name: the API refuses one."""
+
+    cid: str
+    mime_type: str
+    content: bytes
+
+
+class SendRequest(Struct, frozen=True, kw_only=True, omit_defaults=True, rename={"sender": "from"}):
+    """`POST /v1.1/email`, whole. Empty members are left out."""
+
+    sender: Mailbox
+    to: tuple[Recipient, ...] = ()
+    cc: tuple[Recipient, ...] = ()
+    bcc: tuple[Recipient, ...] = ()
+    reply_to: tuple[Mailbox, ...] = ()
+    subject: str
+    htmlbody: str = ""
+    textbody: str = ""
+    attachments: tuple[File, ...] = ()
+    inline_images: tuple[InlineImage, ...] = ()
+    track_clicks: bool  # always said: left out, the agent's setting in the console would decide
+    track_opens: bool
+    client_reference: str
+    mime_headers: dict[str, str]
+    bounce_address: str = ""
+
+
+def breach(mail: Mail) -> str | None:
+    """Return the provider's code for the first of its limits that the mail breaks, before any encoding."""
+    if len(mail.attachments) > MAX_ATTACHMENTS:
+        return TOO_MANY
+    names = (mail.sender, *mail.to, *mail.cc, *mail.bcc, *mail.reply_to)
+    too_long = (
+        len(mail.content.subject) > MAX_SUBJECT
+        or any(len(box.name) > MAX_NAME for box in names)
+        or any(len(file.name) > MAX_FILENAME for file in mail.attachments)
+        or sum(len(file.data) for file in mail.attachments) * 4 // 3 > MAX_ENCODED
+    )
+    if too_long:
+        return TOO_LONG
+    if any(_extension(file.name) in FORBIDDEN_EXTENSIONS for file in mail.attachments):
+        return FORBIDDEN_FILE
+    return None
+
+
+def build(order: Order, bounce_address: str | None = None) -> SendRequest:
+    """Build the request for the recipients of the order, each in its own kind."""
+    mail = order.mail
+    chosen = named(order)
+    to, cc, bcc = (
+        tuple(_wrap(box) for kind, box in chosen if kind == wanted) for wanted in ("to", "cc", "bcc")
+    )
+    html = mail.content.html or ""
+    return SendRequest(
+        sender=_mailbox(mail.sender),
+        to=to,
+        cc=cc,
+        bcc=bcc,
+        reply_to=tuple(_mailbox(box) for box in mail.reply_to),
+        subject=mail.content.subject,
+        htmlbody=html,
+        textbody=mail.content.text or "",
+        attachments=tuple(File(f.name, f.content_type, f.data) for f in mail.attachments if f.cid is None),
+        inline_images=_inline(mail.attachments),
+        track_clicks=mail.track_clicks and bool(html),  # the provider tracks in HTML only
+        track_opens=mail.track_opens and bool(html),
+        client_reference=mail.id,
+        mime_headers=_headers(mail),
+        bounce_address=order.bounce_address or bounce_address or "",
+    )
+
+
+def named(order: Order) -> tuple[tuple[str, Address], ...]:
+    """Return the kind and the address of each recipient of the order."""
+    mail = order.mail
+    kinds = ("to",) * len(mail.to) + ("cc",) * len(mail.cc) + ("bcc",) * len(mail.bcc)
+    boxes = mail.to + mail.cc + mail.bcc
+    return tuple((kinds[index], boxes[index]) for index in order.recipients)
+
+
+def encode(request: SendRequest) -> bytes:
+    """Encode the request as the JSON that goes onto the wire."""
+    return msgspec.json.encode(request)
+
+
+def _extension(name: str) -> str:
+    # Windows drops trailing dots and spaces, so `a.exe.` runs as well as `a.exe`.
+    _, dot, extension = name.rstrip(". ").rpartition(".")
+    return extension.lower() if dot else ""
+
+
+def _mailbox(box: Address) -> Mailbox:
+    return Mailbox(box.address, box.name)
+
+
+def _wrap(box: Address) -> Recipient:
+    return Recipient(_mailbox(box))
+
+
+def _inline(files: tuple[Attachment, ...]) -> tuple[InlineImage, ...]:
+    return tuple(InlineImage(f.cid, f.content_type, f.data) for f in files if f.cid is not None)
+
+
+def _headers(mail: Mail) -> dict[str, str]:
+    kept = {name: value for name, value in mail.headers if _ours_to_send(name.lower())}
+    return {**kept, OUR_HEADER: mail.id}
+
+
+def _ours_to_send(name: str) -> bool:
+    ours = name == OUR_HEADER.lower()  # said once, by `_headers`
+    return not ours and name not in STRUCTURAL and not name.startswith(STRUCTURAL_PREFIXES)

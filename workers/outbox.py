@@ -1,0 +1,64 @@
+"""Outcomes on their way into the ledger.
+
+An outcome is never dropped while the process lives: if Redis is away it is kept here and written again and
+again, and nobody claims anything new meanwhile.
+"""
+
+import asyncio
+from collections.abc import Callable
+
+from postroom.ledger.delivery import Delivery, Finish, Finished
+from postroom.ledger.errors import LedgerError, LedgerUnavailableError, LedgerUnconfirmedError
+
+PAUSES = (0.05, 0.1, 0.2, 0.5, 1.0)
+
+Written = Callable[[Finished | None], None]
+
+
+class Outbox:
+    """Writes outcomes beside the lanes, which go on with their next message."""
+
+    def __init__(self, delivery: Delivery, failed: Callable[[LedgerError], None]) -> None:
+        self._delivery = delivery
+        self._failed = failed
+        self._pending: set[asyncio.Task[None]] = set()
+        self._stuck = 0
+        self._flowing = asyncio.Event()
+        self._flowing.set()
+
+    def put(self, finish: Finish, written: Written) -> None:
+        """Write an outcome; `written` hears where it left the message, None where it was somebody else's."""
+        task = asyncio.create_task(self._write(finish, written))
+        self._pending.add(task)
+        task.add_done_callback(self._pending.discard)
+
+    async def wait_until_flowing(self) -> None:
+        """Wait while any outcome could not be written."""
+        await self._flowing.wait()
+
+    async def flush(self, grace: float) -> int:
+        """Wait for everything to be written, `grace` seconds at most; return what is left."""
+        if self._pending:
+            await asyncio.wait(set(self._pending), timeout=grace)
+        return len(self._pending)
+
+    async def _write(self, finish: Finish, written: Written) -> None:
+        tries = 0
+        try:
+            while True:
+                try:
+                    written(await self._delivery.finish(finish))
+                except (LedgerUnavailableError, LedgerUnconfirmedError) as error:
+                    if tries == 0:
+                        self._stuck += 1
+                        self._flowing.clear()
+                    self._failed(error)
+                    await asyncio.sleep(PAUSES[min(tries, len(PAUSES) - 1)])
+                    tries += 1
+                else:
+                    return
+        finally:
+            if tries:
+                self._stuck -= 1
+                if not self._stuck:
+                    self._flowing.set()

@@ -1,0 +1,157 @@
+"""The composition root of a worker process: opened from top to bottom, closed in the other order."""
+
+import asyncio
+import signal
+from contextlib import AsyncExitStack, suppress
+from typing import Any
+
+from arq.connections import ArqRedis
+from prometheus_client import CollectorRegistry
+from redis.asyncio import Redis
+from structlog.typing import FilteringBoundLogger
+
+from postroom import rounds
+from postroom.config.structs import Config
+from postroom.config.units import milliseconds, seconds
+from postroom.ledger.clients import connection_maker, reading_client
+from postroom.ledger.delivery import Delivery
+from postroom.ledger.errors import LedgerUnavailableError
+from postroom.ledger.pipe import ScriptPipe
+from postroom.ledger.reading import Reading
+from postroom.ledger.watch import Watch
+from postroom.library import Library, publish_templates
+from postroom.log import get_logger
+from postroom.metrics import CarrierMetrics
+from postroom.settings import Settings
+from postroom.telemetry import Telemetry, queue_refresher
+from postroom.templates import TemplateSet
+from workers.attempt import Attempt
+from workers.bell import Bell
+from workers.carrier import Carrier
+from workers.upkeep import Sweep, keep_renewing
+
+PIPE_SECONDS = 5.0
+# Connecting (10 s) and the answer to the dot (120 s) are the longest a message in hand can take.
+DRAIN_SECONDS = 130.0
+FLUSH_SECONDS = 10.0
+PUBLISH_SECONDS = 5.0
+RESTART_PAUSES = (0.1, 0.5, 1.0, 2.0, 5.0)
+
+
+class WorkerProcess:
+    """One worker process, from start to SIGTERM."""
+
+    def __init__(self, settings: Settings, config: Config, templates: TemplateSet) -> None:
+        self._settings = settings
+        self._config = config
+        self._templates = templates
+        self._log: FilteringBoundLogger = get_logger()
+        self._stopping = asyncio.Event()
+
+    async def run(self) -> None:
+        """Deliver until SIGTERM or SIGINT; then finish the message in hand, give the rest back, and return."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stopping.set)
+        registry = CollectorRegistry()
+        metrics = CarrierMetrics(registry)
+        async with AsyncExitStack() as stack:
+            client = reading_client(self._config.redis.url)
+            stack.push_async_callback(client.aclose)
+            arq = rounds.rounds_pool(self._config.redis.arq_url or self._config.redis.url)
+            stack.push_async_callback(arq.aclose)
+            telemetry = Telemetry(
+                registry,
+                host=self._settings.host,
+                port=self._settings.metrics_port,
+                refresh=queue_refresher(Watch(client), metrics.queue),
+                ready=lambda: not self._stopping.is_set(),
+            )
+            await stack.enter_async_context(telemetry)
+            carrier, bell = self._build_carrier(client, arq, metrics)
+            await self._serve(carrier, bell, client, arq)
+        self._log.info("service.stopped")
+
+    def _build_carrier(self, client: Redis, arq: ArqRedis, metrics: CarrierMetrics) -> tuple[Carrier, Bell]:
+        config = self._config
+        pipe = ScriptPipe(
+            connection_maker(config.redis.url),
+            deadline=PIPE_SECONDS,
+            replicas=config.redis.min_replicas_ack,
+        )
+        delivery = Delivery(
+            pipe,
+            lease_ms=milliseconds(config.worker.lease),
+            content_ms=milliseconds(config.retention.content),
+            message_ms=milliseconds(config.retention.message),
+        )
+        reading = Reading(client)
+        attempt = Attempt(delivery, reading, Library(self._templates, client), self._log)
+        # Its own client: a read that waits for a ring must not have the time limit of the others.
+        bell = Bell(reading_client(config.redis.url, timeout=None))
+        return Carrier(config, delivery, reading, attempt, bell, arq, metrics, self._log), bell
+
+    async def _serve(self, carrier: Carrier, bell: Bell, client: Redis, arq: ArqRedis) -> None:
+        sweep = Sweep(carrier, carrier.delivery, client, arq, seconds(self._config.worker.sweep))
+        background = [
+            asyncio.create_task(publish(self._templates, client)),
+            asyncio.create_task(bell.listen()),
+            asyncio.create_task(keep_renewing(carrier, carrier.delivery)),
+        ]
+        fetching = asyncio.create_task(self._keep_fetching(carrier, arq))
+        sweeping = asyncio.create_task(sweep.keep_sweeping())
+        self._log.info("service.started", metrics_port=self._settings.metrics_port)
+        await self._stopping.wait()
+        self._log.info("service.draining", lanes=carrier.lanes)
+        await cancel(sweeping)
+        carrier.drain()
+        await fetching
+        await carrier.ended(DRAIN_SECONDS)
+        left = await carrier.outbox.flush(FLUSH_SECONDS)
+        if left:
+            self._log.error("outcomes.unwritten", count=left)
+        await cancel(*background)
+        await carrier.aclose()
+        await bell.aclose()
+        await carrier.delivery.aclose()
+
+    async def _keep_fetching(self, carrier: Carrier, arq: ArqRedis) -> None:
+        """Fetch rounds with an arq worker, and with another one whenever it gives up."""
+        failures = 0
+        job_seconds = carrier.round_seconds + DRAIN_SECONDS + 60
+        while not self._stopping.is_set():
+            worker = rounds.RoundsWorker(arq, carrier.deliver, job_seconds=job_seconds)
+            running = asyncio.create_task(worker.run())
+            stopping = asyncio.create_task(self._stopping.wait())
+            await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if self._stopping.is_set():
+                await worker.stop(DRAIN_SECONDS)
+                await cancel(running, stopping)
+                return
+            await cancel(stopping)
+            error = running.exception()
+            self._log.warning("arq.restarted", error=type(error).__name__)
+            # Rounds that are running go on: they belong to the carrier, not to arq's worker.
+            carrier.adopt(worker.abandon())
+            await asyncio.sleep(RESTART_PAUSES[min(failures, len(RESTART_PAUSES) - 1)])
+            failures += 1
+
+
+async def publish(templates: TemplateSet, client: Redis) -> None:
+    """Publish this process's template versions, again and again until Redis has them."""
+    while True:
+        try:
+            await publish_templates(templates, client)
+        except LedgerUnavailableError:
+            await asyncio.sleep(PUBLISH_SECONDS)
+        else:
+            return
+
+
+async def cancel(*tasks: asyncio.Task[Any]) -> None:
+    """Cancel tasks and wait until they have ended; what they raised is of no use any more."""
+    for task in tasks:
+        task.cancel()
+    for task in tasks:
+        with suppress(asyncio.CancelledError, Exception):
+            await task
