@@ -6,6 +6,7 @@ import msgspec
 from litestar import MediaType, Request, Response, get, post
 
 from postroom.errors import Code, RefusedError
+from postroom.explain import moment
 from postroom.ids import is_message_id
 from postroom.ledger.errors import LedgerUnavailableError
 from postroom.ledger.reading import StoredMessage
@@ -15,7 +16,7 @@ from service.desk import Desk
 from service.docs import docs_page
 from service.openapi import openapi_json
 from service.schema import MessageRequest, decode_request
-from service.view import AcceptedView, MessageList, TemplateView, moment, view_accepted, view_message
+from service.view import AcceptedView, MessageList, TemplateView, view_accepted, view_message
 
 JSON = "application/json"
 _encode = msgspec.json.Encoder().encode

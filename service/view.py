@@ -1,24 +1,15 @@
 """A message as callers see it. Times are RFC 3339 in UTC; what is not known is null."""
 
-from datetime import UTC, datetime
 from typing import Any
 
 from msgspec import Struct
 
 from postroom.config.structs import Agent
 from postroom.config.units import milliseconds
+from postroom.explain import Reason, explain, moment
 from postroom.ledger.reading import StoredFault, StoredMessage
 from postroom.ledger.record import Attempt, RecipientRecord, Record
 from postroom.states import State
-
-
-class Reason(Struct, frozen=True):
-    """Why a message is where it is. `fault`: message, recipient, agent or postroom, if it is one's fault."""
-
-    code: str
-    fault: str | None
-    text: str
-    since: str | None = None
 
 
 class RecipientReason(Struct, frozen=True):
@@ -100,14 +91,6 @@ class MessageList(Struct, frozen=True):
     next: str | None = None
 
 
-def moment(ms: int | None) -> str | None:
-    """Return milliseconds since the epoch as RFC 3339."""
-    if ms is None:
-        return None
-    text = datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds")
-    return text.removesuffix("+00:00") + "Z"
-
-
 def view_accepted(
     record: Record, agent: Agent | None, retention: str, faults: dict[str, StoredFault]
 ) -> dict[str, Any]:
@@ -143,50 +126,6 @@ def view_message(stored: StoredMessage, agent: Agent | None, retention: str) -> 
         events=[EventView(moment(event.at) or "", event.type) for event in record.timeline],
         metadata=payload.metadata if payload else {},
     )
-
-
-def explain(record: Record, agent: Agent | None, faults: dict[str, StoredFault]) -> Reason | None:
-    """Say why the message is where it is: what it waits for, or what ended it."""
-    if record.state == State.QUEUED:
-        return _explain_waiting(record, agent, faults)
-    since = moment(record.finished_at)
-    match record.state:
-        case State.FAILED:
-            whose, text = "recipient", "Every recipient was refused; see recipients."
-            if record.attempts and record.attempts[-1].phase == "render":
-                whose, text = "postroom", "The message could not be composed."
-            return Reason("refused", whose, text, since)
-        case State.PARTLY_SENT:
-            return Reason("refused", "recipient", "Some recipients were refused; see recipients.", since)
-        case State.EXPIRED:
-            return Reason("expired", None, "Its deadline passed before it could be sent.", since)
-        case State.UNCONFIRMED:
-            return Reason(
-                "ambiguous",
-                "agent",
-                "The provider may have taken it: the connection ended before it answered.",
-                since,
-            )
-        case _:
-            return None
-
-
-def _explain_waiting(record: Record, agent: Agent | None, faults: dict[str, StoredFault]) -> Reason:
-    stopped = [faults[c.name] for c in agent.channels if c.name in faults] if agent else []
-    if agent is None:
-        return Reason("agent_unknown", "agent", "Its agent is no longer configured.")
-    if len(stopped) == len(agent.channels):
-        first = stopped[0]
-        return Reason(f"channel_{first.cause}", "agent", first.text, moment(first.since))
-    if record.reason is not None:
-        code, since = record.reason
-        text = f"Waiting for attempt {len(record.attempts) + 1}."
-        if code == "ambiguous":
-            text = "The last attempt may have been taken; waiting to try once more."
-        return Reason(code, None, text, moment(since))
-    if record.next_at is not None and record.next_at > record.accepted_at:
-        return Reason("scheduled", None, "Waiting for its send_at.", moment(record.accepted_at))
-    return Reason("due", None, "Due now; a worker takes it next.", moment(record.accepted_at))
 
 
 def _recipient_reason(recipient: RecipientRecord) -> RecipientReason | None:

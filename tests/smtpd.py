@@ -186,7 +186,8 @@ class _Talk:
         await self.act("AUTH", USUAL["AUTH"])
 
     async def on_mail(self, line: str) -> None:
-        if await self.act("MAIL", USUAL["MAIL"]) == 250:
+        usual = USUAL["MAIL"] if self.sender is None else "503 5.5.1 nested MAIL"
+        if await self.act("MAIL", usual) == 250:
             self.sender, self.recipients = _address(line), []
 
     async def on_rcpt(self, line: str) -> None:

@@ -87,14 +87,16 @@ class Ways:
         pause, names = STOPS[fault.cause], tuple(c.name for c in self._channels)
         # Held here first: without the ledger the channel must rest all the same.
         self._stopped[channel] = time.monotonic() + pause[0] / 1000
-        for_ms, news = await self._delivery.stop_channel(
+        for_ms, new = await self._delivery.stop_channel(
             self._name, channel, fault, channels=names, pause=pause
         )
         self._stopped[channel] = time.monotonic() + for_ms / 1000
         self._faulty.add(channel)
-        tell = self._log.warning if news else self._log.info
+        if new == "known":
+            return
+        tell = self._log.warning if new == "opened" else self._log.info
         tell(
-            "breaker.opened" if news else "breaker.probe_failed",
+            "breaker.opened" if new == "opened" else "breaker.probe_failed",
             channel=channel,
             cause=fault.cause,
             phase=fault.phase,

@@ -92,8 +92,9 @@ def _listen(host: str, port: int, option: str) -> socket.socket:
     try:
         return socket.create_server((host, port), family=family, backlog=512)
     except OSError as error:
+        reason = str(error.strerror).split(" (")[0]  # Python adds the address once more
         raise ListenError(
-            f"cannot listen on {_shown(host)}:{port} ({error.strerror}):"
+            f"cannot listen on {_shown(host)}:{port} ({reason}):"
             f" stop what uses the port, or choose another with {option}"
         ) from error
 

@@ -49,7 +49,8 @@ def parse(raw: bytes) -> Parsed:
     parts: list[Part] = []
     for leaf in _leaves(message):
         kind = leaf.get_content_type()
-        if text is None and kind == "text/plain" and not _is_attached(leaf):
+        readable = kind == "text/plain" or kind.startswith("multipart/")  # a multipart without its parts
+        if text is None and readable and not _is_attached(leaf):
             text = _text(leaf)
         elif html is None and kind == "text/html" and not _is_attached(leaf):
             html = _text(leaf)
@@ -91,16 +92,19 @@ def _guarded(read: Callable[[], T], default: T) -> T:
 
 def _unparsed(message: EmailMessage, name: str) -> str:
     wanted = name.lower()
-    value = next((str(value) for key, value in message.raw_items() if key.lower() == wanted), "")
-    return "".join(value.splitlines())
+    return next((str(value) for key, value in message.raw_items() if key.lower() == wanted), "")
 
 
 def _value(message: EmailMessage, name: str) -> str:
     """Return a header field decoded, or as it stands, or empty when there is none."""
-    unparsed = _unparsed(message, name)
-    if unparsed.isascii() and "=?" not in unparsed:
-        return clean(unparsed)  # nothing is encoded, and the parser takes longer than everything else here
-    return clean(_guarded(lambda: str(message.get(name, "")), unparsed))
+    return _decoded(name, _unparsed(message, name))
+
+
+def _decoded(name: str, value: str) -> str:
+    line = "".join(value.splitlines())
+    if line.isascii() and "=?" not in line:
+        return clean(line)  # nothing is encoded, and the parser takes longer than everything else here
+    return clean(_guarded(lambda: str(policy.default.header_fetch_parse(name, line)), line))
 
 
 def _addresses(message: EmailMessage, name: str) -> tuple[str, ...]:
@@ -114,14 +118,7 @@ def _addresses(message: EmailMessage, name: str) -> tuple[str, ...]:
 
 def _headers(message: EmailMessage) -> tuple[tuple[str, str], ...]:
     """Return all fields in their order, each decoded by itself so that a broken one spoils no other."""
-    fields = []
-    for name, value in message.raw_items():
-
-        def read(name: str = name, value: str = value) -> str:
-            return str(policy.default.header_fetch_parse(name, value))
-
-        fields.append((clean(name), clean(_guarded(read, str(value)))))
-    return tuple(fields)
+    return tuple((clean(name), _decoded(name, str(value))) for name, value in message.raw_items())
 
 
 def _leaves(message: EmailMessage) -> Iterator[EmailMessage]:

@@ -201,18 +201,20 @@ class Delivery:
         *,
         channels: tuple[str, ...],
         pause: tuple[int, int],
-    ) -> tuple[int, bool]:
-        """Record a channel's fault; returns ms until it is tried again, and if the fault is news.
+    ) -> tuple[int, str]:
+        """Record a channel's fault; returns ms until it is tried again, and what is new about it.
+
+        `opened`: it worked until now; `still`: another try failed; `known`: somebody else has just said so.
 
         `pause` is the shortest and the longest stop in ms: it doubles with every failed try. The agent stops
         once all its channels have.
         """
         retry_ms = int((fault.retry_after or 0) * 1000)
-        pause_ms, news = await self._call(
+        pause_ms, new = await self._call(
             "fault", agent, channel, fault.cause, fault.reply_code or "", fault.enhanced_code or "",
             fault.text, *pause, retry_ms, *channels,
         )  # fmt: skip
-        return pause_ms, bool(news)
+        return pause_ms, new.decode()
 
     async def mend_channel(self, agent: str, channel: str) -> bool:
         """Forget a channel's fault, for a connection was made; True where there was one."""

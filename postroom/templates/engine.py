@@ -3,6 +3,7 @@
 import re
 import threading
 from collections.abc import Callable, Mapping
+from html import escape
 from typing import Any
 
 import minijinja
@@ -35,6 +36,7 @@ _SHOWN = {
     list: "a whole list",
     dict: "a whole object",
 }
+_ONLY = "file"  # the name of the one file in an environment
 _SAID_LAST = re.compile(r" \(in [^()]*:[0-9]+\)\Z")
 
 
@@ -59,22 +61,32 @@ class _Meter(threading.local):
     line = 0
 
 
-class Engine:
-    """The compiled files of one template. Their names end in `.html` or `.txt`."""
+class _Escaped(str):
+    """Text that is HTML already."""
 
-    def __init__(self, longest_repeated: int) -> None:
-        """Prepare for files whose longest literal inside a loop has this many characters."""
+    __slots__ = ()
+
+    def __html__(self) -> str:
+        return self
+
+
+class Program:
+    """One file, compiled. Programs share nothing, so each has the fuel that fits its literals."""
+
+    def __init__(self, source: str, *, as_html: bool, longest_repeated: int) -> None:
+        """Compile, or raise `EngineError`; `longest_repeated` as the source's outline has it."""
+        self._source = source
         self._meter = _Meter()
         self._env = minijinja.Environment(
             undefined_behavior="strict",
             fuel=min(MAX_FUEL, MAX_REPEATED // max(1, longest_repeated)),
             debug=False,  # errors would carry the variables
             pycompat=False,  # methods such as 'x'.format() allocate without limit
-            auto_escape_callback=lambda name: name.endswith(".html"),
+            auto_escape_callback=lambda _: as_html,
             trim_blocks=True,
             lstrip_blocks=True,
             keep_trailing_newline=True,
-            finalizer=self._count,
+            finalizer=_finalizer(self._meter, as_html=as_html),
         )
         for name in set(_BUILTIN_FILTERS.split()) - ENGINE_FILTERS:
             self._env.remove_filter(name)
@@ -84,46 +96,34 @@ class Engine:
             self._env.add_filter(name, self._metered(function))
         self._env.add_global("range", bounded_range)
         self._env.add_global("_at", self._pass_line)
-
-    def compile(self, name: str, source: str) -> None:
-        """Add a file, or raise `EngineError`."""
         try:
-            self._env.add_template(name, source)
+            self._env.add_template(_ONLY, source)
         except minijinja.TemplateError as error:
             raise _engine_error(error) from None
 
-    def undeclared(self, source: str) -> set[str]:
-        """Name what a source takes from outside."""
-        return self._env.undeclared_variables_in_str(source) - {"range", "_at"}
+    @property
+    def undeclared(self) -> set[str]:
+        """What the source takes from outside."""
+        return self._env.undeclared_variables_in_str(self._source) - {"range", "_at"}
 
-    def render(self, name: str, context: Mapping[str, Any]) -> str:
-        """Render a compiled file, or raise `EngineError`."""
+    def render(self, context: Mapping[str, Any]) -> str:
+        """Render, or raise `EngineError`."""
         self._meter.written = self._meter.filtered = self._meter.line = 0
         try:
-            text = self._env.render_template(name, **context)
+            text = self._env.render_template(_ONLY, **context)
         except minijinja.TemplateError as error:
             raise _engine_error(error) from None
         except Refusal as refusal:
             raise EngineError(str(refusal), self._meter.line) from None
-        except Exception as error:  # noqa: BLE001 -- whatever else a filter stumbles over; its text may hold a value
+        except BaseException as error:
+            # A panic of the engine is no Exception, but no reason for a worker to stop either. The error's own
+            # text may hold a value.
+            if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+                raise
             raise EngineError(f"cannot be rendered ({type(error).__name__})", self._meter.line) from None
         if len(text) * 4 > MAX_OUTPUT_BYTES and len(text.encode()) > MAX_OUTPUT_BYTES:
             raise EngineError(f"makes more than {MAX_OUTPUT_BYTES} bytes")
         return text
-
-    def _count(self, value: Any) -> Any:
-        """Judge one output: only text and numbers can be shown, and not too much of them."""
-        kind = type(value)
-        if kind is str:
-            if len(value) > UNCOUNTED:
-                self._meter.written += len(value)
-                if self._meter.written > MAX_OUTPUT_BYTES:
-                    raise Refusal(f"makes more than {MAX_OUTPUT_BYTES} bytes")
-        elif kind is not int and kind is not float:
-            raise Refusal(
-                f"shows {_SHOWN.get(kind, 'something that is no text')}; only text and numbers can be shown"
-            )
-        return NotImplemented
 
     def _metered(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Make a filter stop when all filters together have worked enough: to fuel, each is one step."""
@@ -142,6 +142,30 @@ class Engine:
         return ""
 
 
+def _finalizer(meter: _Meter, *, as_html: bool) -> Callable[[Any], Any]:
+    """Make what judges each output: only text and numbers can be shown, and not too much of them.
+
+    In HTML it also escapes what holds a slash, because the engine would escape the slash too, and click
+    trackers that look for links in the source of a mail would not find them.
+    """
+
+    def show(value: Any) -> Any:
+        kind = type(value)
+        if kind is str:
+            if len(value) > UNCOUNTED:
+                meter.written += len(value)
+                if meter.written > MAX_OUTPUT_BYTES:
+                    raise Refusal(f"makes more than {MAX_OUTPUT_BYTES} bytes")
+            return _Escaped(escape(value)) if as_html and "/" in value else NotImplemented
+        if kind is int or kind is float:
+            return NotImplemented
+        shown = _SHOWN.get(kind, "something that is no text")
+        raise Refusal(f"shows {shown}; only text and numbers can be shown")
+
+    return show
+
+
 def _engine_error(error: minijinja.TemplateError) -> EngineError:
     reason = _REASONS.get(error.kind, f"cannot be rendered ({error.kind})")
-    return EngineError(reason, error.line or 0, _SAID_LAST.sub("", error.message))
+    detail = "" if error.kind == "OutOfFuel" else _SAID_LAST.sub("", error.message)
+    return EngineError(reason, error.line or 0, detail)

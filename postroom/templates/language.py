@@ -21,7 +21,7 @@ ENGINE_FILTERS = frozenset({"abs", "first", "last", "length", "pluralize", "roun
 FILTERS = ENGINE_FILTERS | OWN_FILTERS.keys()
 TESTS = frozenset({"defined", "divisibleby", "even", "none", "odd"})
 TAGS = frozenset({"if", "elif", "else", "endif", "for", "endfor", "set"})
-MAX_TAGS = 1_000  # in one file; an `elif` each is what the compiler's stack must bear
+MAX_TAGS = 1_000  # in one file; a chain of `elif` is what the stack of the compiler must bear
 MAX_TOKENS = 100  # in one tag
 MAX_JOINS = 2  # `~` and `+` in one tag
 MAX_LOOPS = 3  # inside each other
@@ -64,14 +64,19 @@ class Literal(Struct, frozen=True):
     """Text between tags, written out as it is, and in how many loops it stands."""
 
     text: str
-    line: int
     loops: int
 
 
-class Outline(Struct):
-    """A template file cut into literals and tags, and what is wrong with it."""
+class Comment(Struct, frozen=True):
+    """`{# … #}`, which nobody gets to see."""
 
-    parts: list[Literal | Tag] = []
+    text: str
+
+
+class Outline(Struct):
+    """A template file cut into parts, which together are its text, and what is wrong with it."""
+
+    parts: list[Literal | Tag | Comment] = []
     problems: list[Problem] = []
 
     @property
@@ -94,26 +99,22 @@ def outline(source: str) -> Outline:
     found = Outline()
     position, loops = 0, 0
     while opening := _OPEN.search(source, position):
-        found.parts.append(Literal(source[position : opening.start()], _line(source, position), loops))
-        if opening[0] == "{#":
-            end = source.find("#}", opening.end())
-            position = end + 2
-            tag = None
-        else:
-            end, tag = _read_tag(source, opening.start())
-            position = end
-        if end < 0:
-            found.problems.append(Problem(_line(source, opening.start()), _unreadable(opening[0])))
+        line = _line(source, opening.start())
+        found.parts.append(Literal(source[position : opening.start()], loops))
+        position, part = _read(source, opening.start(), line)
+        if part is None:
+            found.problems.append(Problem(line, _unreadable(opening[0])))
             return found
-        if tag is not None:
-            loops += {"for": 1, "endfor": -1}.get(tag.word, 0)
-            found.parts.append(tag)
-            found.problems += [Problem(tag.line, message) for message in _judge(tag)]
+        found.parts.append(part)
+        if isinstance(part, Tag):
+            loops += {"for": 1, "endfor": -1}.get(part.word, 0)
+            found.problems += [Problem(line, message) for message in _judge(part)]
             if loops > MAX_LOOPS:
-                found.problems.append(Problem(tag.line, f"more than {MAX_LOOPS} loops inside each other"))
-    found.parts.append(Literal(source[position:], _line(source, position), loops))
-    if len(found.tags) > MAX_TAGS:
-        found.problems.append(Problem(1, f"more than {MAX_TAGS} tags"))
+                found.problems.append(Problem(line, f"more than {MAX_LOOPS} loops inside each other"))
+        if len(found.parts) > 2 * MAX_TAGS:
+            found.problems.append(Problem(line, f"more than {MAX_TAGS} tags and comments"))
+            return found
+    found.parts.append(Literal(source[position:], loops))
     return found
 
 
@@ -127,10 +128,13 @@ def _unreadable(opening: str) -> str:
     )
 
 
-def _read_tag(source: str, start: int) -> tuple[int, Tag | None]:
-    """Read from `{{` or `{%` to the end; return the position behind it, or -1 for what cannot be read."""
+def _read(source: str, start: int, line: int) -> tuple[int, Tag | Comment | None]:
+    """Read a tag or a comment; return the position behind it, and None for what cannot be read."""
     is_output = source.startswith("{{", start)
     position = start + 2
+    if source.startswith("{#", start):
+        end = source.find("#}", position) + 2
+        return end, Comment(source[start:end]) if end > position else None
     if source[position : position + 1] in ("-", "+"):
         position += 1
     tokens: list[Token] = []
@@ -139,10 +143,10 @@ def _read_tag(source: str, start: int) -> tuple[int, Tag | None]:
         if token.lastgroup == "end":
             if token[0][-2:] != ("}}" if is_output else "%}"):
                 break
-            return position, Tag(source[start:position], _line(source, start), tuple(tokens), is_output)
+            return position, Tag(source[start:position], line, tuple(tokens), is_output)
         if token.lastgroup != "space":
             tokens.append(Token(str(token.lastgroup), token[0]))
-    return -1, None
+    return start, None
 
 
 def _judge(tag: Tag) -> Iterator[str]:

@@ -16,8 +16,10 @@ _LINKS = frozenset(
     {"action", "background", "cite", "data", "formaction", "href", "poster", "src", "xlink:href"}
 )
 _SAFE_START = re.compile(r"\s*(?:https?://|mailto:|tel:|cid:|#)", re.IGNORECASE)
-# Noncharacters, which no document may hold, around the number of an output tag.
+# Noncharacters, which no document may hold: around the number of an output, and in place of a statement.
 _MARK = re.compile("\ufdd0([0-9]+)\ufdd1")
+_STATEMENT = "\ufdd2"
+_TAG_NAME = re.compile(f"</?{_STATEMENT}*{_MARK.pattern}")
 _QUOTED = re.compile(r'"[^"]*"|\'[^\']*\'')
 _URL_FILTER = (Token("sign", "|"), Token("name", "url"))
 
@@ -25,9 +27,11 @@ _URL_FILTER = (Token("sign", "|"), Token("name", "url"))
 def markup_problems(outline: Outline) -> list[Problem]:
     """Say which outputs of an HTML file stand where escaping does not make them safe."""
     tags = outline.tags
+    html = "".join(_marked(outline))
     reader = _Reader(tags)
-    reader.feed("".join(_marked(outline)))
+    reader.feed(html)
     reader.close()
+    reader.judge_tag_names(html)
     for number, tag in enumerate(tags):
         if tag.is_output and number not in reader.seen:
             reader.problems.append(Problem(tag.line, "a value here cannot be made safe"))
@@ -36,7 +40,7 @@ def markup_problems(outline: Outline) -> list[Problem]:
 
 def find_mark(text: str) -> str | None:
     """Name the characters that stand for a value while the HTML is read, and hence not in a file."""
-    return "a noncharacter (U+FDD0 or U+FDD1)" if "\ufdd0" in text or "\ufdd1" in text else None
+    return "a noncharacter (U+FDD0 to U+FDD2)" if re.search("[\ufdd0-\ufdd2]", text) else None
 
 
 def _marked(outline: Outline) -> Iterator[str]:
@@ -44,9 +48,8 @@ def _marked(outline: Outline) -> Iterator[str]:
     for part in outline.parts:
         if isinstance(part, Literal):
             yield part.text
-        else:
-            if part.is_output:
-                yield f"\ufdd0{number}\ufdd1"
+        elif isinstance(part, Tag):
+            yield f"\ufdd0{number}\ufdd1" if part.is_output else _STATEMENT
             number += 1
 
 
@@ -57,6 +60,10 @@ class _Reader(HTMLParser):
         self.seen: set[int] = set()
         self._tags = tags
         self._inside = ""  # "script" or "style"
+
+    def judge_tag_names(self, html: str) -> None:
+        for found in _TAG_NAME.finditer(html):
+            self._refuse(found[0], "a value must not be the name of a tag")
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self._inside = tag if tag in ("script", "style") else ""
@@ -81,8 +88,6 @@ class _Reader(HTMLParser):
     def handle_data(self, data: str) -> None:
         if self._inside:
             self._refuse(data, f"a value must not stand in <{self._inside}>")
-        for found in re.finditer(f"</?{_MARK.pattern}", data):
-            self._refuse(found[0], "a value must not be the name of a tag")
         self._see(data)
 
     def handle_comment(self, data: str) -> None:

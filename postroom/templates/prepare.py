@@ -3,9 +3,9 @@
 import re
 from collections.abc import Iterator, Mapping
 
-from postroom.templates.engine import Engine, EngineError
+from postroom.templates.engine import EngineError, Program
 from postroom.templates.faults import Problem, TemplateFault, TemplatesError
-from postroom.templates.language import Literal, Outline, outline
+from postroom.templates.language import Literal, Outline, Tag, outline
 from postroom.templates.manifest import Manifest, read_manifest
 from postroom.templates.markup import find_mark, markup_problems
 from postroom.text import find_forbidden_in_body
@@ -37,35 +37,28 @@ class Prepared:
         self._faults.raise_if_any()
         assert manifest is not None
         self.manifest: Manifest = manifest
-        self.engine = self.compile(
-            {p: _on_one_line(o) if p == SUBJECT else files[p] for p, o in self.outlines.items()}
-        )
+        compiled = ((part, self._compile(part, found)) for part, found in self.outlines.items())
+        self.programs = {part: program for part, program in compiled if program is not None}
         self._faults.raise_if_any()
-        self._judge_names()
-        self._faults.raise_if_any()
-
-    @property
-    def in_subject(self) -> set[str]:
-        """The variables that the subject shows."""
-        return self.engine.undeclared(_on_one_line(self.outlines[SUBJECT]))
 
     def line_of_failure(self, part: str, context: Mapping[str, object]) -> int:
         """Find the line on which a part fails to render, by a copy that notes where it is."""
         try:
-            self.compile({part: "".join(_tracked(self.outlines[part]))}).render(part, context)
+            _program(part, "".join(_tracked(self.outlines[part])), self.outlines[part]).render(context)
         except EngineError as error:
             return error.line
         return 1
 
-    def compile(self, sources: Mapping[str, str]) -> Engine:
-        """Compile these sources with the fuel that the template has."""
-        engine = Engine(max(found.longest_repeated for found in self.outlines.values()))
-        for part, source in sources.items():
-            try:
-                engine.compile(part, source)
-            except EngineError as error:
-                self._faults.add(part, [Problem(error.line or 1, error.detail)])
-        return engine
+    def _compile(self, part: str, found: Outline) -> Program | None:
+        source = "".join(_on_one_line(found) if part == SUBJECT else (piece.text for piece in found.parts))
+        try:
+            program = _program(part, source, found)
+        except EngineError as error:
+            self._faults.add(part, [Problem(error.line or 1, error.detail)])
+            return None
+        for name in sorted(program.undeclared - self.manifest.variables.keys() - {"locale"}):
+            self._faults.add(part, [Problem(found.line_of(name), f"'{name}' is not among the variables")])
+        return program
 
     def _judge_files(self, name: str, files: Mapping[str, str]) -> None:
         if not _NAME.fullmatch(name):
@@ -82,13 +75,6 @@ class Prepared:
                 self._faults.say(file, f"longer than {MAX_FILE_CHARS} characters")
             elif found := find_forbidden_in_body(text) or find_mark(text):
                 self._faults.say(file, f"holds {found}")
-
-    def _judge_names(self) -> None:
-        known = self.manifest.variables.keys() | {"locale"}
-        for part, found in self.outlines.items():
-            source = "".join(p.text for p in found.parts)
-            for name in sorted(self.engine.undeclared(source) - known):
-                self._faults.add(part, [Problem(found.line_of(name), f"'{name}' is not among the variables")])
 
 
 class Faults:
@@ -114,13 +100,18 @@ class Faults:
             raise TemplatesError(self._found)
 
 
-def _on_one_line(found: Outline) -> str:
+def _program(part: str, source: str, found: Outline) -> Program:
+    return Program(source, as_html=part == HTML, longest_repeated=found.longest_repeated)
+
+
+def _on_one_line(found: Outline) -> Iterator[str]:
     """Join the lines of a subject's file; a line break out of a variable is not in it, and stays an error."""
-    return "".join(_LINE_END.sub(" ", p.text) if isinstance(p, Literal) else p.text for p in found.parts)
+    for part in found.parts:
+        yield _LINE_END.sub(" ", part.text) if isinstance(part, Literal) else part.text
 
 
 def _tracked(found: Outline) -> Iterator[str]:
     for part in found.parts:
-        if not isinstance(part, Literal) and part.word in ("", "if", "for", "set"):
+        if isinstance(part, Tag) and part.word in ("", "if", "for", "set"):
             yield f"{{{{ _at({part.line}) }}}}"
         yield part.text

@@ -38,8 +38,8 @@ class Template:
         self.agents = prepared.manifest.agents
         self.variables = prepared.manifest.variables
         self.delivery = prepared.manifest.delivery_defaults
-        self._engine = prepared.engine
-        self._check = object_checker(self.variables, shown=prepared.in_subject)
+        self._programs = prepared.programs
+        self._check = object_checker(self.variables, shown=self._programs[SUBJECT].undeclared)
         self._fill = object_filler(self.variables)
         self._try_examples(prepared)
 
@@ -69,8 +69,8 @@ class Template:
         context = self._context(variables, locale)
         return Content(
             subject=self._part(SUBJECT, context),
-            html=self._part(HTML, context) if HTML in self._files else None,
-            text=self._part(TEXT, context) if TEXT in self._files else None,
+            html=self._part(HTML, context) if HTML in self._programs else None,
+            text=self._part(TEXT, context) if TEXT in self._programs else None,
         )
 
     def _context(self, variables: dict[str, Any], locale: str | None = None) -> dict[str, Any]:
@@ -85,7 +85,7 @@ class Template:
             raise RenderError(self.name, f"{part}{line}: {error.reason}") from None
 
     def _rendered(self, part: str, context: dict[str, Any]) -> str:
-        text = self._engine.render(part, context)
+        text = self._programs[part].render(context)
         return _subject(text) if part == SUBJECT else text
 
     def _try_examples(self, prepared: Prepared) -> None:

@@ -28,6 +28,7 @@ from postroom.outcome import (
     Cause,
     ChannelFault,
     Deferred,
+    FenceLostError,
     Phase,
     Refused,
     Sent,
@@ -532,6 +533,52 @@ class TestReplies:
         assert Submitted((Answer(Refused(Phase.BODY, "message"), 552, "5.3.4"),)) == ended
         assert (0, 0) == (len(server.mails), server.times.get("DOT", 0))
         assert not connection.usable
+
+    async def test_a_reply_while_the_body_leaves_ends_without_the_mark(self):
+        """A server that refuses a long body early is heard before the rest is sent and marked."""
+        async with Smtpd({"BODY": "552 5.3.4 too big"}) as server:
+            mark = Mark()
+            ended = await submit_to(server, big_mail(12_000_000), mark)
+
+        assert Submitted((Answer(Refused(Phase.BODY, "message"), 552, "5.3.4"),)) == ended
+        assert ([], []) == (mark.told, server.mails)
+
+    async def test_a_refused_mark_closes_hard(self):
+        """When the fence is lost nothing more is said: no dot, no QUIT that would become content."""
+        async with Smtpd() as server:
+            connection = await relay_to(server).connect()
+            with pytest.raises(FenceLostError):
+                await connection.submit(order_for(MAILS["plain"]), Mark(FenceLostError()))
+            await server.idle()
+
+            assert not connection.usable
+        assert "DATA" == server.lines[-1]
+
+    @pytest.mark.parametrize(
+        "reply", ["421 4.3.2 bye", "accept raw 250 ok\r\nnonsense\r\n", "accept 251 odd"]
+    )
+    async def test_a_connection_out_of_step_is_given_up(self, reply):
+        """After 421 or nonsense at the dot the connection takes no more mail."""
+        async with Smtpd({"DOT": reply}) as server:
+            connection = await relay_to(server).connect()
+            await connection.submit(order_for(MAILS["plain"]), Mark())
+
+            assert not connection.usable
+            await connection.aclose()
+
+    @pytest.mark.parametrize("extensions", [EXTENSIONS, ()], ids=["pipelined", "step by step"])
+    @pytest.mark.parametrize(
+        "script", [{"MAIL": ["451 4.3.0 x", "ok"]}, {"DATA": ["451 4.3.0 x", "ok"]}], ids=str
+    )
+    async def test_the_next_mail_finds_a_clean_session(self, script, extensions):
+        """A message deferred before its content leaves nothing of itself on the connection."""
+        async with Smtpd(script, extensions=extensions) as server:
+            connection = await relay_to(server).connect()
+            ends = [await connection.submit(order_for(MAILS["plain"]), Mark()) for _ in range(2)]
+            await connection.aclose()
+
+        assert [Deferred, Sent] == [type(ended.answers[0].outcome) for ended in ends]
+        assert (1, 1) == (server.connections, len(server.mails))
 
     async def test_lost_while_the_mark_is_written_is_deferred(self):
         """A connection that died before the dot was written has surely not accepted, mark or not."""

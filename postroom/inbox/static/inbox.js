@@ -456,12 +456,14 @@ async function clear() {
 
 // Staying connected
 
+let events = null;
+
 function connect() {
-  const events = new EventSource("/api/events");
+  events = new EventSource("/api/events");
   events.addEventListener("open", () => { setLive("live"); refresh(); });
-  events.addEventListener("error", () => {
+  events.addEventListener("error", (event) => {
     setLive("lost");
-    if (events.readyState === EventSource.CLOSED) setTimeout(connect, RECONNECT_MS); // the browser gave up
+    if (event.target.readyState === EventSource.CLOSED) setTimeout(connect, RECONNECT_MS); // the browser gave up
   });
   events.addEventListener("message", (event) => {
     const message = JSON.parse(event.data);
@@ -535,6 +537,9 @@ $("confirm-no").addEventListener("click", () => $("confirm").close());
 $("confirm-yes").addEventListener("click", clear);
 document.addEventListener("keydown", pressed);
 addEventListener("popstate", follow);
+// A browser opens six connections to a place; a page kept in its history must not hold one of them.
+addEventListener("pagehide", () => events.close());
+addEventListener("pageshow", (event) => event.persisted && connect());
 new IntersectionObserver((seen) => seen.some((one) => one.isIntersecting) && loadOlder(), { root: $("scroll"), rootMargin: "600px" }).observe($("older"));
 setInterval(() => { for (const time of $("list").querySelectorAll("time")) time.textContent = when(time.dateTime); }, 30_000);
 

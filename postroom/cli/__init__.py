@@ -1,0 +1,5 @@
+"""The command line: `postroom`."""
+
+from postroom.cli.main import main
+
+__all__ = ["main"]
