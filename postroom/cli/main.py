@@ -12,7 +12,7 @@ from postroom.errors import PostroomError
 from postroom.startup import report
 
 Command = Callable[[argparse.Namespace], int]
-Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # noqa: SLF001  it has no public name
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -9,9 +9,12 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
+from postroom.ids import is_message_id
 from postroom.inbox.app import ListenError, Settings, serve
 from postroom.inbox.refs import Resolve
 from postroom.inbox.store import ForeignFileError
+from postroom.ledger.clients import reading_client
+from postroom.ledger.reading import Reading
 
 log = logging.getLogger("postroom.inbox")
 
@@ -38,8 +41,15 @@ def main(arguments: list[str] | None = None) -> None:
 
 def make_resolver(redis_url: str | None) -> Resolve | None:
     """Return the function that finds a message's client_ref in Postroom's ledger, if there is one to ask."""
-    del redis_url
-    return None
+    if redis_url is None:
+        return None
+    reading = Reading(reading_client(redis_url))
+
+    async def resolve(message_id: str) -> str | None:
+        stored = await reading.message(message_id) if is_message_id(message_id) else None
+        return stored.record.client_ref if stored else None
+
+    return resolve
 
 
 async def _run(settings: Settings, resolve: Resolve | None) -> None:

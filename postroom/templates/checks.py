@@ -65,7 +65,7 @@ def declaration_faults(variable: Variable, pointer: str, depth: int = 1) -> list
         if value is not UNSET and variable.type not in kinds:
             faults.append(Fault(pointer, f"{option} goes with type {' or '.join(kinds)} only"))
         if value is UNSET and option != "max_length" and variable.type in kinds:
-            faults.append(Fault(pointer, f"a {variable.type} needs {option}"))
+            faults.append(Fault(pointer, f"type {variable.type} needs {option}"))
     if isinstance(variable.items, Variable):
         faults += declaration_faults(variable.items, f"{pointer}/items", depth + 1)
     for name, field in (variable.fields or {}).items():

@@ -93,9 +93,9 @@ class Program:
         for name in _BUILTIN_FUNCTIONS:
             self._env.remove_global(name)
         for name, function in OWN_FILTERS.items():
-            self._env.add_filter(name, self._metered(function))
+            self._env.add_filter(name, _metered(self._meter, function))
         self._env.add_global("range", bounded_range)
-        self._env.add_global("_at", self._pass_line)
+        self._env.add_global("_at", _line_keeper(self._meter))
         try:
             self._env.add_template(_ONLY, source)
         except minijinja.TemplateError as error:
@@ -125,21 +125,30 @@ class Program:
             raise EngineError(f"makes more than {MAX_OUTPUT_BYTES} bytes")
         return text
 
-    def _metered(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Make a filter stop when all filters together have worked enough: to fuel, each is one step."""
 
-        def call(value: Any, *args: Any, **options: Any) -> Any:
-            if isinstance(value, (str, list)) and len(value) > UNCOUNTED:
-                self._meter.filtered += len(value)
-                if self._meter.filtered > MAX_FILTERED:
-                    raise Refusal("takes too many steps")
-            return function(value, *args, **options)
+# What the engine calls holds the meter only. Were it to hold the program, which holds the engine, neither would
+# ever be freed: Python cannot see cycles through the engine.
 
-        return call
 
-    def _pass_line(self, line: int) -> str:
-        self._meter.line = line
+def _metered(meter: _Meter, function: Callable[..., Any]) -> Callable[..., Any]:
+    """Make a filter stop when all filters together have worked enough: to fuel, each is one step."""
+
+    def call(value: Any, *args: Any, **options: Any) -> Any:
+        if isinstance(value, (str, list)) and len(value) > UNCOUNTED:
+            meter.filtered += len(value)
+            if meter.filtered > MAX_FILTERED:
+                raise Refusal("takes too many steps")
+        return function(value, *args, **options)
+
+    return call
+
+
+def _line_keeper(meter: _Meter) -> Callable[[int], str]:
+    def keep(line: int) -> str:
+        meter.line = line
         return ""
+
+    return keep
 
 
 def _finalizer(meter: _Meter, *, as_html: bool) -> Callable[[Any], Any]:

@@ -8,8 +8,9 @@ import msgspec
 from msgspec import UNSET, Meta, Struct
 
 from postroom.config.structs import Duration, Name, OnAmbiguous, Priority, RetryProfile
+from postroom.config.units import seconds
 from postroom.decode import Fault, convert
-from postroom.templates.checks import declaration_faults
+from postroom.templates.checks import MAX_FAULTS, declaration_faults
 from postroom.templates.faults import Problem
 from postroom.templates.variables import Variable, VariableName
 
@@ -18,8 +19,6 @@ RESERVED = frozenset(
     {"locale", "loop", "range", "self", "true", "false", "none", "and", "or", "not", "in", "is", "if", "else"}
 )
 
-_SECONDS = {"s": 1, "m": 60, "min": 60, "h": 3_600, "d": 86_400}
-_DURATION = re.compile(r"([0-9]{1,9})(s|m|min|h|d)")
 _HEADER = re.compile(r"\s*\[\[?([^\]]+)\]")
 _KEY = re.compile(r"\s*([A-Za-z0-9_.\"'-]+)\s*=")
 _SYNTAX = re.compile(r"(?P<what>.*) \(at line (?P<line>[0-9]+), column [0-9]+\)")
@@ -30,7 +29,7 @@ class Delivery(Struct, frozen=True, kw_only=True):
 
     priority: Priority | None = None
     retry_profile: RetryProfile | None = None
-    deliver_within: int | None = None  # seconds; such mail is late never, it expires instead
+    deliver_within: int | None = None  # seconds; after them the message expires
     on_ambiguous: OnAmbiguous | None = None
     track_opens: bool | None = None
     track_clicks: bool | None = None
@@ -60,21 +59,23 @@ class Manifest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     def delivery_defaults(self) -> Delivery:
         """The section with its duration in seconds."""
         options = msgspec.structs.asdict(self.delivery)
-        return Delivery(**options | {"deliver_within": _seconds(self.delivery.deliver_within)})
+        return Delivery(**options | {"deliver_within": _whole_seconds(self.delivery.deliver_within)})
 
 
 def read_manifest(text: str) -> tuple[Manifest | None, list[Problem]]:
     """Read the file; return it and no problems, or None and all of them, each with its line."""
     try:
-        data = tomllib.loads(text)
+        manifest, faults = convert(tomllib.loads(text), Manifest)
     except tomllib.TOMLDecodeError as error:
         found = _SYNTAX.fullmatch(str(error))
         return None, [Problem(int(found["line"]), found["what"]) if found else Problem(1, str(error))]
-    manifest, faults = convert(data, Manifest)
+    except RecursionError:
+        return None, [Problem(1, "nested too deep")]
     if manifest is not None:
         faults = _judge(manifest)
     problems = [
-        Problem(_line_of(text, fault.pointer), f"{fault.pointer}: {fault.detail}") for fault in faults
+        Problem(_line_of(text, fault.pointer), f"{fault.pointer}: {fault.detail}")
+        for fault in faults[:MAX_FAULTS]
     ]
     return (None, problems) if problems else (manifest, [])
 
@@ -88,7 +89,7 @@ def _judge(manifest: Manifest) -> list[Fault]:
         if variable.default is UNSET and variable.example is UNSET:
             faults.append(Fault(pointer, "needs an example, or a default"))
         faults += declaration_faults(variable, pointer)
-    within = _seconds(manifest.delivery.deliver_within)
+    within = _whole_seconds(manifest.delivery.deliver_within)
     if manifest.delivery.deliver_within is not None and (
         within is None or not 0 < within <= MAX_DELIVER_WITHIN
     ):
@@ -98,11 +99,12 @@ def _judge(manifest: Manifest) -> list[Fault]:
     return faults
 
 
-def _seconds(duration: int | str | None) -> int | None:
+def _whole_seconds(duration: int | str | None) -> int | None:
+    """A duration in seconds, or None for one that is not whole."""
     if not isinstance(duration, str):
         return duration
-    found = _DURATION.fullmatch(duration)
-    return int(found[1]) * _SECONDS[found[2]] if found else None
+    exact = seconds(duration)
+    return int(exact) if exact == int(exact) else None
 
 
 def _line_of(text: str, pointer: str) -> int:

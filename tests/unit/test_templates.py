@@ -433,7 +433,7 @@ def test_hostile_loops_over_hostile_data(work):
         ("<p>\n<style>p { color: {{ name }} }</style>", "a value must not stand in <style>"),
         ("<p>\n<{{ name }}>", "a value must not be the name of a tag"),
         ("<p>\n</{{ name }}>", "a value must not be the name of a tag"),
-        ("<p>\n<!x {{ name }}>", "a value here cannot be made safe"),
+        ("<p>\n<?x {{ name }}>", "a value here cannot be made safe"),
         ('<p>\n<!--[if mso]><a href="{{ name }}"><![endif]-->', "a value in href must pass the url filter"),
     ],
 )
@@ -515,8 +515,8 @@ def make_folder(place, files):
             4,
             "/variables/name/example: expected an integer",
         ),
-        ('[variables.name]\ntype = "list"\ndefault = []', 2, "/variables/name: a list needs items"),
-        ('[variables.name]\ntype = "object"\nexample = {}', 2, "/variables/name: a object needs fields"),
+        ('[variables.name]\ntype = "list"\ndefault = []', 2, "/variables/name: type list needs items"),
+        ('[variables.name]\ntype = "object"\nexample = {}', 2, "/variables/name: type object needs fields"),
         (
             '[variables.name]\ntype = "date"\nmax_length = 3\nexample = "2026-01-01"',
             2,
@@ -529,6 +529,7 @@ def make_folder(place, files):
         ("[delivery]\nretries = 3", 3, "/delivery/retries: unknown field"),
         ('agents = ["Orders"]', 2, "/agents/0: "),
         ("owner = 3", 2, "/owner: "),
+        ("owner = " + "[" * 50_000 + "]" * 50_000, 1, "nested too deep"),
     ],
 )
 def test_faults_of_a_manifest(manifest, line, message):

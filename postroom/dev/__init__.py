@@ -1,0 +1,1 @@
+"""`postroom dev`, what `make run` runs: Redis, API, worker and inbox on one machine, supervised."""

@@ -1,0 +1,77 @@
+"""What a development run writes into its folder: a token, and a configuration that points at the inbox."""
+
+import hashlib
+import secrets
+from pathlib import Path
+
+from postroom.dev.ports import HOST, Ports
+
+CONFIG = """\
+# Written by `postroom dev` at each start. For your own, copy it and start with: postroom dev --config FILE
+environment = "dev"
+
+[templates]
+dir = "{templates}"
+
+[agents.orders]
+owner = "team-shop"
+labels = {{ business = "shop", kind = "receipts" }}
+from = {{ address = "orders@shop.example", name = "Shop" }}
+bounce_address = "bounce@bounce.shop.example"
+{channel}
+[agents.accounts]
+owner = "team-accounts"
+labels = {{ business = "shop", kind = "accounts" }}
+from = {{ address = "accounts@shop.example", name = "Shop Accounts" }}
+bounce_address = "bounce@bounce.shop.example"
+{channel_accounts}
+[agents.logins]
+owner = "team-accounts"
+labels = {{ business = "shop", kind = "login-codes" }}
+from = {{ address = "login@shop.example", name = "Shop Login" }}
+bounce_address = "bounce@bounce.shop.example"
+retry_profile = "interactive"
+{channel_logins}
+[callers.demo]
+agents = ["orders", "accounts", "logins"]
+tokens = [{{ id = "dev", sha256 = "{sha256}" }}]
+"""
+
+CHANNEL = """\
+
+[[agents.{agent}.channels]]
+name = "inbox"
+kind = "smtp"
+host = "{host}"
+port = {port}
+tls = "none"
+"""
+
+
+def keep_token(data: Path) -> str:
+    """Return the run's token, made at the first start and kept."""
+    path = data / "token"
+    if path.exists() and (token := path.read_text(encoding="utf-8").strip()):
+        return token
+    token = f"pr_dev_{secrets.token_urlsafe(24)}"
+    path.touch(mode=0o600)
+    path.write_text(token + "\n", encoding="utf-8")
+    return token
+
+
+def write_config(data: Path, templates: Path, token: str, ports: Ports) -> Path:
+    """Write the configuration and return its path."""
+    channels = {
+        agent: CHANNEL.format(agent=agent, host=HOST, port=ports.smtp)
+        for agent in ("orders", "accounts", "logins")
+    }
+    path = data / "postroom.toml"
+    text = CONFIG.format(
+        templates=templates.resolve(),
+        channel=channels["orders"],
+        channel_accounts=channels["accounts"],
+        channel_logins=channels["logins"],
+        sha256=hashlib.sha256(token.encode()).hexdigest(),
+    )
+    path.write_text(text, encoding="utf-8")
+    return path

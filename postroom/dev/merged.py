@@ -1,0 +1,60 @@
+"""The metrics of API and worker on one port, told apart by the label `process`."""
+
+import aiohttp
+from aiohttp import web
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.metrics_core import Metric
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.registry import Collector
+
+from postroom.dev.ports import HOST
+
+
+class _Shown(Collector):
+    def __init__(self, families: list[Metric]) -> None:
+        self._families = families
+
+    def collect(self) -> list[Metric]:
+        return self._families
+
+
+async def serve_merged(port: int, sources: dict[str, int]) -> web.AppRunner:
+    """Serve /metrics on `port`, read from the metrics ports of the named processes at each scrape."""
+
+    async def metrics(_: web.Request) -> web.Response:
+        texts = {name: await _read(source) for name, source in sources.items()}
+        return web.Response(body=merge(texts), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    app = web.Application()
+    app.router.add_get("/metrics", metrics)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, HOST, port).start()
+    return runner
+
+
+def merge(texts: dict[str, str]) -> bytes:
+    """Merge expositions into one with each family once."""
+    families: dict[str, Metric] = {}
+    for process, text in texts.items():
+        for family in text_string_to_metric_families(text):
+            merged = families.setdefault(family.name, Metric(family.name, family.documentation, family.type))
+            for sample in family.samples:
+                merged.add_sample(sample.name, {**sample.labels, "process": process}, sample.value)
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Shown(list(families.values())))
+    return generate_latest(registry)
+
+
+async def _read(port: int) -> str:
+    """Return one process's exposition; of one that is being started again there is nothing to show."""
+    timeout = aiohttp.ClientTimeout(total=3)
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=timeout) as session,
+            session.get(f"http://{HOST}:{port}/metrics") as response,
+        ):
+            return await response.text()
+    except (aiohttp.ClientError, TimeoutError):
+        return ""
