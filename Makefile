@@ -1,0 +1,54 @@
+# `make help` lists what there is. A machine needs Python >= 3.11, make and a package index.
+
+SHELL := /bin/sh
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+BIN := .venv/bin
+PORT ?= 8080
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: help run test check openapi format clean
+.DEFAULT_GOAL := help
+
+help: ## Show this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | while IFS="$$(printf '\t')" read -r name text; do \
+		printf '  make %-10s %s\n' "$$name" "$$text"; done
+	@echo '  PORT=9080 moves the ports of make run; PYTHON=python3.12 chooses the interpreter.'
+
+run: .venv/run.stamp ## Start everything here (Redis, API, worker, inbox), send a sample mail, stay until Ctrl-C
+	@PORT=$(PORT) exec $(BIN)/postroom dev
+
+test: .venv/test.stamp ## Run all tests against real Redis, SMTP and HTTP processes
+	@$(BIN)/python -m pytest -q
+
+check: .venv/test.stamp ## Lint, types, import contracts
+	@$(BIN)/ruff format --check --quiet . && $(BIN)/ruff check --quiet . && echo "ruff: clean"
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache
+
+openapi: .venv/test.stamp ## Write openapi/postroom.yaml from the code
+	@$(BIN)/python -m openapi.generate
+
+format: .venv/test.stamp ## Format the code
+	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
+
+clean: ## Remove the virtual environment, caches and the data of make run
+	rm -rf .venv .postroom .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+.venv/made.stamp:
+	@test -n "$(PYTHON)" || { echo "Postroom needs Python 3.11 or newer. Found: $$(python3 --version 2>&1)."; \
+		echo "Install one, or name it: make $(or $(MAKECMDGOALS),run) PYTHON=/path/to/python3.12"; exit 1; }
+	@echo "Making .venv with $$($(PYTHON) --version) …"
+	@$(PYTHON) -m venv .venv || { rm -rf .venv; \
+		echo "Python cannot make virtual environments: install its venv module (Debian: python3-venv)."; exit 1; }
+	@touch $@
+
+.venv/run.stamp: .venv/made.stamp pyproject.toml constraints.txt
+	@echo "Installing what a run needs …"
+	@$(INSTALL) --editable '.[dev]'
+	@touch $@
+
+.venv/test.stamp: .venv/run.stamp
+	@echo "Installing what the tests need …"
+	@$(INSTALL) --editable '.[test]'
+	@touch $@
