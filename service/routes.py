@@ -41,6 +41,9 @@ async def send_message(request: AnyRequest) -> Response[bytes]:
     """Accept a message: 202 once it is recorded, 200 where its ref was known with the same content."""
     identity = _identity(request, "send")
     desk = _desk(request)
+    if request.query_params:
+        # Nothing is ignored: a caller who asks for what this version cannot do must not be sent for.
+        raise RefusedError(Code.BAD_REQUEST, "This path takes no query parameters.")
     desk.check_room()
     wanted = _with_ref(decode_request(await request.body()), request.headers.get("idempotency-key"))
     accepted = await desk.accept(identity, wanted)

@@ -97,15 +97,12 @@ class Carrier:
 
         self.outbox.put(ended.finish, written)
 
-    async def give_back(self, agent: str, messages: list[Claimed], pace: Pace) -> None:
-        """Release messages untouched; where the ledger is away their leases run out instead."""
-        held = [(m.id, m.fence) for m in messages]
+    def give_back(self, agent: str, messages: list[Claimed], pace: Pace) -> None:
+        """Release messages untouched."""
         for message in messages:
             self.holdings.drop(agent, message.id)
-        try:
-            await self.delivery.release(agent, held, pace=pace)
-        except LedgerError as error:
-            self.ledger_failed(error)
+        held = [(m.id, m.fence) for m in messages]
+        self.outbox.release(agent, held, pace, lambda: self.ring_soon(agent))
 
     async def leave_lane(self, agent: str, lane: str, pace: Pace) -> None:
         """Take a lane off the ledger's list, and ring if mail is due that nobody is awake for."""

@@ -121,7 +121,7 @@ class Lane:
         finally:
             rest = [m for m in messages[done:] if self._carrier.holdings.holds(self._agent, m.id)]
             if rest:
-                await self._carrier.give_back(self._agent, rest, self._round.pace)
+                self._carrier.give_back(self._agent, rest, self._round.pace)
         return done
 
     async def _send(self, message: Claimed) -> bool:

@@ -1,13 +1,13 @@
-"""Outcomes on their way into the ledger.
+"""Outcomes, and messages given back, on their way into the ledger.
 
 An outcome is never dropped while the process lives: if Redis is away it is kept here and written again and
 again, and nobody claims anything new meanwhile.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
-from postroom.ledger.delivery import Delivery, Finish, Finished
+from postroom.ledger.delivery import Delivery, Finish, Finished, Pace
 from postroom.ledger.errors import LedgerError, LedgerUnavailableError, LedgerUnconfirmedError
 
 PAUSES = (0.05, 0.1, 0.2, 0.5, 1.0)
@@ -28,9 +28,11 @@ class Outbox:
 
     def put(self, finish: Finish, written: Written) -> None:
         """Write an outcome; `written` hears where it left the message, None where it was somebody else's."""
-        task = asyncio.create_task(self._write(finish, written))
-        self._pending.add(task)
-        task.add_done_callback(self._pending.discard)
+
+        async def write() -> None:
+            written(await self._delivery.finish(finish))
+
+        self._insist(write)
 
     async def wait_until_flowing(self) -> None:
         """Wait while any outcome could not be written."""
@@ -42,12 +44,31 @@ class Outbox:
             await asyncio.wait(set(self._pending), timeout=grace)
         return len(self._pending)
 
-    async def _write(self, finish: Finish, written: Written) -> None:
+    def release(self, agent: str, held: list[tuple[str, int]], pace: Pace, rang: Callable[[], None]) -> None:
+        """Give messages back; `rang` is called where a round should be rung for.
+
+        Also when it comes late: a commit mark that Redis took although its answer was lost is undone by it,
+        so that mail which surely was not sent does not become ambiguous.
+        """
+
+        async def write() -> None:
+            _, ring = await self._delivery.release(agent, held, pace=pace)
+            if ring:
+                rang()
+
+        self._insist(write)
+
+    def _insist(self, write: Callable[[], Awaitable[None]]) -> None:
+        task = asyncio.create_task(self._write(write))
+        self._pending.add(task)
+        task.add_done_callback(self._pending.discard)
+
+    async def _write(self, write: Callable[[], Awaitable[None]]) -> None:
         tries = 0
         try:
             while True:
                 try:
-                    written(await self._delivery.finish(finish))
+                    await write()
                 except (LedgerUnavailableError, LedgerUnconfirmedError) as error:
                     if tries == 0:
                         self._stuck += 1
@@ -55,6 +76,10 @@ class Outbox:
                     self._failed(error)
                     await asyncio.sleep(PAUSES[min(tries, len(PAUSES) - 1)])
                     tries += 1
+                except LedgerError as error:
+                    # A defect in a script: repeating it changes nothing, and the lease will run out.
+                    self._failed(error)
+                    return
                 else:
                     return
         finally:

@@ -47,14 +47,20 @@ class Round:
             except LedgerError as error:
                 self.carrier.ledger_failed(error)
             self._open_lane()
-            while self._lanes:
-                await asyncio.wait(self._lanes, timeout=POLL_SECONDS)
-                if time.monotonic() >= self._ends_at:
-                    self.stop()
-                elif self._idle:
-                    self.nudge()
+            try:
+                await self._watch_lanes()
+            finally:
+                self.stop()  # cancelled or not, no lane is left without an end
         if not self.carrier.draining:
             await self.ways.close_parked()
+
+    async def _watch_lanes(self) -> None:
+        while self._lanes:
+            await asyncio.wait(self._lanes, timeout=POLL_SECONDS)
+            if time.monotonic() >= self._ends_at:
+                self.stop()
+            elif self._idle:
+                self.nudge()
 
     def stop(self) -> None:
         """Let every lane finish the message in hand and leave."""

@@ -26,6 +26,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except PostroomError as error:
         report(error)
         return 1
+    except BrokenPipeError:
+        # Whoever read our output has seen enough; nothing is left to be flushed at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except KeyboardInterrupt:
         print(file=sys.stderr)
         return 130

@@ -58,6 +58,10 @@ class _Connection(SMTP):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._connections.add(self)
+        # asyncio does this only for sockets that know their protocol number, which those of a listening socket
+        # made beforehand do not; without it the replies to pipelined commands wait 40 ms for an acknowledgement.
+        accepted: socket.socket = transport.get_extra_info("socket")
+        accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         super().connection_made(transport)
 
     def connection_lost(self, error: Exception | None) -> None:

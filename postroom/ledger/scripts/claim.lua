@@ -122,8 +122,8 @@ if leaves then
     -- The only way out of an awake agent: nothing is due at this very moment, so nobody's mail waits.
     redis.call('ZREM', LANES, lane)
     if redis.call('ZCARD', LANES) == 0 then redis.call('DEL', RUNG, IDLE) end
-elseif ARGV[15] == '1' then
-    -- The round has an idle lane, or may open another: the next accept rings its bell.
+elseif ARGV[15] == '1' or #claimed == 0 then
+    -- This lane goes idle, or the round has another idle one or room for one: the next accept rings its bell.
     redis.call('SET', IDLE, '1', 'PX', 60000)
 end
 local next_in = -1
