@@ -9,11 +9,15 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import aiohttp
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import ExponentialBackoff
 
 from tests.redisd import RedisServer
 
@@ -33,27 +37,31 @@ owner = "team-shop"
 from = {{ address = "orders@shop.example", name = "Shop" }}
 domains = ["shop.example"]
 {agent}
-[[agents.orders.channels]]
-name = "relay"
-kind = "smtp"
-host = "127.0.0.1"
-port = {smtp_port}
-tls = "none"
+{channels}
 [agents.logins]
 from = {{ address = "login@shop.example" }}
-[[agents.logins.channels]]
-name = "relay"
-kind = "smtp"
-host = "127.0.0.1"
-port = {smtp_port}
-tls = "none"
+{logins}
+{agents}
 [callers.shop]
-agents = ["orders", "logins"]
+agents = {names}
 tokens = [{{ id = "t1", sha256 = "{sha}" }}]
 [callers.other]
 agents = ["logins"]
 tokens = [{{ id = "t2", sha256 = "{other_sha}" }}]
 {more}
+"""
+CHANNEL = """\
+[[agents.{agent}.channels]]
+name = "{name}"
+kind = "smtp"
+host = "127.0.0.1"
+port = {port}
+"""
+AGENT = """\
+[agents.{name}]
+from = {{ address = "{name}@shop.example" }}
+{options}
+{channels}
 """
 QUICK = 'lease = "1s"\nlinger = "500ms"\nsweep = "100ms"\nround = "3s"'
 
@@ -64,6 +72,16 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def channel(agent: str, port: int, name: str = "relay", options: str = 'tls = "none"') -> str:
+    """Return one SMTP channel of an agent as TOML."""
+    return CHANNEL.format(agent=agent, name=name, port=port) + options
+
+
+def agent_toml(name: str, *channels: str, options: str = "") -> str:
+    """Return a further agent as TOML; `channels` come from `channel`."""
+    return AGENT.format(name=name, options=options, channels="\n".join(channels))
 
 
 def sample(ref: str, **changes: Any) -> dict[str, Any]:
@@ -86,8 +104,20 @@ class Stack:
     """Processes around one Redis. Use `async with`; everything started is stopped, by its own id."""
 
     def __init__(
-        self, folder: Path, smtp_port: int, *, worker: str = QUICK, agent: str = "", more: str = ""
+        self,
+        folder: Path,
+        smtp_port: int,
+        *,
+        worker: str = QUICK,
+        agent: str = "",
+        channels: str = "",
+        agents: dict[str, str] | None = None,
+        more: str = "",
     ) -> None:
+        """`agent` are options of the agent `orders`, `channels` its channels instead of the one at `smtp_port`.
+
+        `agents` are further ones (`agent_toml`) by name, `worker` options of the section, `more` sections.
+        """
         self.folder = folder
         self.redis = RedisServer(folder)
         self.port, self.metrics_port = free_port(), free_port()
@@ -98,7 +128,10 @@ class Stack:
             templates=ROOT / "templates",
             worker=worker,
             agent=agent,
-            smtp_port=smtp_port,
+            channels=channels or channel("orders", smtp_port),
+            logins=channel("logins", smtp_port),
+            agents="\n".join((agents or {}).values()),
+            names=json.dumps(["orders", "logins", *(agents or {})]),
             sha=digests[0],
             other_sha=digests[1],
             more=more,
@@ -107,9 +140,11 @@ class Stack:
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.worker_metrics: dict[str, int] = {}
         self._session: aiohttp.ClientSession | None = None
+        self._ledger: Redis | None = None
 
-    async def __aenter__(self) -> "Stack":
+    async def __aenter__(self) -> Self:
         self.redis.start()
+        self._ledger = Redis.from_url(self.redis.url, retry=Retry(ExponentialBackoff(), 5))
         connector = aiohttp.TCPConnector(limit=200)
         self._session = aiohttp.ClientSession(
             headers={"Authorization": f"Bearer {TOKEN}"}, connector=connector
@@ -117,24 +152,33 @@ class Stack:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._session is not None:
-            await self._session.close()
         for process in self.processes.values():
             if process.poll() is None:
                 process.send_signal(signal.SIGCONT)
                 process.send_signal(signal.SIGTERM)
+        # Not `wait`: what takes the mail may live in this event loop, and must hear their QUIT.
+        with suppress(AssertionError):
+            await self.until(self._all_over, "all have ended", 10)
         for process in self.processes.values():
-            try:
-                process.wait(10)
-            except subprocess.TimeoutExpired:
+            if process.poll() is None:
                 process.kill()
                 process.wait(10)
+        if self._session is not None:
+            await self._session.close()
+        if self._ledger is not None:
+            await self._ledger.aclose()
         self.redis.kill()
 
     @property
     def session(self) -> aiohttp.ClientSession:
         assert self._session is not None
         return self._session
+
+    @property
+    def ledger(self) -> Redis:
+        """A client of the stack's Redis, for looking behind the door."""
+        assert self._ledger is not None
+        return self._ledger
 
     async def start_api(self) -> None:
         """Start the API and wait until it sees Redis."""
@@ -147,6 +191,64 @@ class Stack:
         process = self._start(name, "workers", {}, port)
         await self.until(lambda: self._answers(f"http://127.0.0.1:{port}/readyz"), f"{name} is ready")
         return process
+
+    async def start_workers(self, *names: str) -> None:
+        """Start several workers at once."""
+        await asyncio.gather(*(self.start_worker(name) for name in names))
+
+    def kill(self, name: str) -> None:
+        """End a process with SIGKILL."""
+        process = self.processes.pop(name)
+        process.kill()
+        process.wait(10)
+
+    async def end(self, name: str, seconds: float = PATIENCE) -> int:
+        """End a process with SIGTERM and return its exit code."""
+        process = self.processes.pop(name)
+        process.send_signal(signal.SIGTERM)
+        try:
+            await self.until(lambda: _is_over(process), f"{name} has ended", seconds)
+        finally:
+            if process.poll() is None:
+                process.kill()
+                process.wait(10)
+        return process.returncode
+
+    def pause(self, name: str) -> None:
+        """Freeze a process."""
+        self.processes[name].send_signal(signal.SIGSTOP)
+
+    def resume(self, name: str) -> None:
+        """Let a frozen process go on."""
+        self.processes[name].send_signal(signal.SIGCONT)
+
+    def exited(self) -> list[str]:
+        """Return the processes that ended by themselves."""
+        return [name for name, process in self.processes.items() if process.poll() is not None]
+
+    def mishaps(self) -> list[str]:
+        """Return what no process should ever log, whatever is done to it: errors, crashes, tracebacks."""
+        found = []
+        for path in sorted(self.folder.glob("*.log")):
+            if path.name == "redis.log":
+                continue
+            for line in path.read_text().splitlines():
+                entry = json.loads(line) if line.startswith("{") else {"event": line, "level": "error"}
+                if entry["level"] in ("error", "critical") or "crashed" in entry["event"]:
+                    found.append(f"{path.stem}: {line}")
+        return found
+
+    async def commands(self, seconds: float) -> list[str]:
+        """Return the commands that clients give to Redis in that time; those inside of scripts are not counted."""
+        reader, writer = await asyncio.open_unix_connection(str(self.redis.path))
+        writer.write(b"MONITOR\r\n")
+        lines: list[bytes] = []
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while True:
+                    lines.append(await reader.readline())
+        writer.close()
+        return [line.decode("latin-1") for line in lines[1:] if b" lua] " not in line]
 
     def _start(self, name: str, package: str, more: dict[str, str], metrics: int) -> subprocess.Popen[bytes]:
         environ = {
@@ -189,6 +291,29 @@ class Stack:
             await asyncio.sleep(0.05)
         raise AssertionError("not accepted in time")
 
+    async def accept_many(self, bodies: Iterable[dict[str, Any]], callers: int = 16) -> list[str]:
+        """POST many like `callers` good callers; return the ids in the order of acceptance."""
+        todo, ids = iter(bodies), []
+
+        async def call() -> None:
+            for body in todo:
+                message_id = await self.accept(body)
+                ids.append(message_id)
+
+        await asyncio.gather(*(call() for _ in range(callers)))
+        return ids
+
+    async def get_many(self, ids: Iterable[str], callers: int = 16) -> dict[str, dict[str, Any]]:
+        """GET many messages, by id."""
+        todo, found = iter(ids), {}
+
+        async def call() -> None:
+            for message_id in todo:
+                found[message_id] = await self.get(message_id)
+
+        await asyncio.gather(*(call() for _ in range(callers)))
+        return found
+
     async def get(self, message_id: str) -> dict[str, Any]:
         """GET a message; {} where it cannot be had now."""
         async with self.session.get(f"{self.url}/v1/messages/{message_id}") as response:
@@ -206,6 +331,27 @@ class Stack:
 
         await self.until(finished, f"{message_id} has ended", seconds)
         return found
+
+    async def until_all_finished(
+        self, ids: Iterable[str], seconds: float = PATIENCE
+    ) -> dict[str, dict[str, Any]]:
+        """Wait until all these messages have ended and return them by id."""
+        waiting, ended = list(dict.fromkeys(ids)), {}
+
+        async def all_finished() -> bool:
+            nonlocal waiting
+            found = await self.get_many(waiting)
+            ended.update({i: m for i, m in found.items() if m.get("finished")})
+            waiting = [i for i in waiting if i not in ended]
+            if waiting:
+                await asyncio.sleep(0.1)
+            return not waiting
+
+        try:
+            await self.until(all_finished, "all have ended", seconds)
+        except AssertionError as late:
+            raise AssertionError(f"{len(waiting)} wait: {await self.get(waiting[0])}\n{late}") from None
+        return ended
 
     async def metrics(self, port: int) -> dict[str, float]:
         """Scrape a process: `name{labels}` → value."""
@@ -228,6 +374,9 @@ class Stack:
             parts += [f"--- {name}", *(self.folder / f"{name}.log").read_text().splitlines()[-15:]]
         return "\n".join(parts)
 
+    async def _all_over(self) -> bool:
+        return all(process.poll() is not None for process in self.processes.values())
+
     async def _api_ready(self) -> bool:
         try:
             async with self.session.get(f"{self.url}/readyz") as response:
@@ -241,3 +390,7 @@ class Stack:
                 return response.status == 200
         except aiohttp.ClientError:
             return False
+
+
+async def _is_over(process: subprocess.Popen[bytes]) -> bool:
+    return process.poll() is not None
