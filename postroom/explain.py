@@ -53,11 +53,24 @@ def explain(record: Record, agent: Agent | None, faults: dict[str, StoredFault])
             return None
 
 
+def next_attempt(record: Record, agent: Agent | None, faults: dict[str, StoredFault]) -> int | None:
+    """Return when the message is tried next, in ms: not before one of its agent's channels is."""
+    if record.state != State.QUEUED or record.next_at is None or agent is None:
+        return None
+    stopped = _stopped(agent, faults)
+    return max(record.next_at, min(fault.till for fault in stopped)) if stopped else record.next_at
+
+
+def _stopped(agent: Agent, faults: dict[str, StoredFault]) -> list[StoredFault]:
+    """Return the faults of the agent's channels, in their order, if every one of them stands still."""
+    found = [faults[c.name] for c in agent.channels if c.name in faults]
+    return found if len(found) == len(agent.channels) else []
+
+
 def _explain_waiting(record: Record, agent: Agent | None, faults: dict[str, StoredFault]) -> Reason:
-    stopped = [faults[c.name] for c in agent.channels if c.name in faults] if agent else []
     if agent is None:
         return Reason("agent_unknown", "agent", "Its agent is no longer configured.")
-    if len(stopped) == len(agent.channels):
+    if stopped := _stopped(agent, faults):
         first = stopped[0]
         return Reason(f"channel_{first.cause}", "agent", first.text, moment(first.since))
     if record.reason is not None:

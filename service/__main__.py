@@ -8,7 +8,7 @@ import sys
 from typing import Any
 
 from granian import Granian
-from granian.constants import Interfaces, Loops
+from granian.constants import HTTPModes, Interfaces, Loops
 
 from postroom.errors import PostroomError
 from postroom.log import configure_logging, get_logger
@@ -40,6 +40,7 @@ def main() -> int:
         "service.app:create_app",
         factory=True,
         interface=Interfaces.ASGI,
+        http=HTTPModes.http1,
         loop=Loops.uvloop,
         address=settings.host,
         port=settings.port,

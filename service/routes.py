@@ -48,7 +48,7 @@ async def send_message(request: AnyRequest) -> Response[bytes]:
     wanted = _with_ref(decode_request(await request.body()), request.headers.get("idempotency-key"))
     accepted = await desk.accept(identity, wanted)
     desk.account(accepted, request.scope["state"]["request_id"])
-    view = _view_accepted(desk, accepted)
+    view = await _view_accepted(desk, accepted)
     replayed = accepted.created is None
     headers = {
         "location": f"/v1/messages/{view.id}",
@@ -143,10 +143,13 @@ def _with_ref(wanted: MessageRequest, key: str | None) -> MessageRequest:
     return wanted
 
 
-def _view_accepted(desk: Desk, accepted: Accepted) -> AcceptedView:
+async def _view_accepted(desk: Desk, accepted: Accepted) -> AcceptedView:
     if accepted.record is not None:
+        # A replay answers the live state, with what holds the message up.
+        stored = await _read(desk, accepted.record.id) or StoredMessage(accepted.record, None, {})
         agent = desk.config.agents.get(accepted.record.agent)
-        return AcceptedView(**view_accepted(accepted.record, agent, desk.config.retention.message, {}))
+        retention = desk.config.retention.message
+        return AcceptedView(**view_accepted(stored.record, agent, retention, stored.faults))
     offer, created = accepted.offer, accepted.created
     assert created is not None
     template = offer.payload.template

@@ -6,7 +6,7 @@ from msgspec import Struct
 
 from postroom.config.structs import Agent
 from postroom.config.units import milliseconds
-from postroom.explain import Reason, explain, moment
+from postroom.explain import Reason, explain, moment, next_attempt
 from postroom.ledger.reading import StoredFault, StoredMessage
 from postroom.ledger.record import Attempt, RecipientRecord, Record
 from postroom.states import State
@@ -105,7 +105,7 @@ def view_accepted(
         "finished": record.finished,
         "reason": explain(record, agent, faults),
         "accepted_at": moment(record.accepted_at),
-        "next_attempt_at": moment(record.next_at) if record.state == State.QUEUED else None,
+        "next_attempt_at": moment(next_attempt(record, agent, faults)),
         "expires_at": moment(record.deadline),
         "ref_valid_until": moment(ref_until),
         "template": TemplateView(*record.template) if record.template else None,

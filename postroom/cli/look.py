@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 from postroom.config.load import load_config
 from postroom.config.structs import Config
 from postroom.errors import PostroomError
-from postroom.explain import explain, moment
+from postroom.explain import explain, moment, next_attempt
 from postroom.ids import is_message_id
 from postroom.ledger.clients import reading_client
 from postroom.ledger.errors import LedgerUnavailableError
@@ -56,12 +56,13 @@ def show_why(message_id: str) -> int:
 
 def _sentence(config: Config, stored: StoredMessage) -> str:
     record = stored.record
-    reason = explain(record, config.agents.get(record.agent), stored.faults)
+    agent = config.agents.get(record.agent)
+    reason = explain(record, agent, stored.faults)
     text = f"{record.id} is {record.state}"
     if reason is not None:
         text += f" ({reason.code}): {reason.text}"
-    if not record.finished and record.next_at is not None:
-        text += f" Next attempt {moment(record.next_at)}, expires {moment(record.deadline)}."
+    if (next_at := next_attempt(record, agent, stored.faults)) is not None:
+        text += f" Next attempt {moment(next_at)}, expires {moment(record.deadline)}."
     return text
 
 
