@@ -10,6 +10,7 @@ from msgspec import Struct
 T = TypeVar("T")
 DecHook = Callable[[type, Any], Any]
 
+MAX_FAULTS = 100  # a small body can hold very many; beyond so many nobody reads on
 SHOWN_NAME_CHARS = 64  # how much of an unknown field's name a pointer repeats
 
 
@@ -27,7 +28,7 @@ def convert(value: object, kind: type[T], *, dec_hook: DecHook | None = None) ->
     except msgspec.ValidationError:
         faults: list[Fault] = []
         _Collector(faults, dec_hook).visit(value, kind, "")
-        return None, faults
+        return None, faults[:MAX_FAULTS]
 
 
 def join(pointer: str, step: str | int) -> str:
@@ -44,6 +45,8 @@ class _Collector:
     def visit(self, value: object, kind: Any, pointer: str) -> None:
         """Look into the parts first; a whole whose parts are right is then judged itself."""
         before = len(self._faults)
+        if before >= MAX_FAULTS:
+            return
         self._visit_parts(value, _bare(kind), pointer)
         if len(self._faults) > before:
             return

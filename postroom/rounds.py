@@ -7,6 +7,7 @@ Rounds may repeat, for a round too many finds nothing to do and ends at once; so
 import asyncio
 import os
 import socket
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -25,10 +26,10 @@ from postroom.ledger.clients import connection_options
 
 QUEUE = "pr:rounds"
 JOB = "deliver"
-# arq compares scores with local clocks; a score long past is due whatever a worker's clock says, and the
-# one of a started round is moved far ahead, so that running rounds do not hide the ones behind them.
+# arq compares scores with local clocks; a score long past is due whatever a worker's clock says. The one of a
+# started round is moved ahead, so that running rounds do not hide the ones behind them, but not for ever: the
+# round of a worker that was killed comes up again, and arq clears it away because its job has expired.
 LONG_PAST = datetime(2000, 1, 1, tzinfo=UTC)
-FAR_AHEAD_MS = 4102444800000  # the year 2100
 EXPIRES_SECONDS = 60
 MOST_WAITING = 10_000  # rounds nobody fetches: with no worker alive, ringing on would only fill Redis
 SOCKET_SECONDS = 5.0
@@ -72,6 +73,7 @@ class RoundsWorker:
         """`deliver` is given an agent's name and must not raise; `job_seconds` is more than it ever takes."""
         self._pool = pool
         self._deliver = deliver
+        self._job_seconds = job_seconds
         self._worker = Worker(
             [func(self._run, name=JOB, keep_result=0, timeout=job_seconds, max_tries=1_000_000)],
             redis_pool=pool,
@@ -112,5 +114,6 @@ class RoundsWorker:
     async def _run(self, ctx: dict[Any, Any], agent: str) -> None:
         # Without it the round only hides those behind it a little longer.
         with suppress(RedisError, OSError):
-            await self._pool.zadd(QUEUE, {ctx["job_id"]: FAR_AHEAD_MS}, xx=True)
+            out_of_the_way = (time.time() + self._job_seconds) * 1000
+            await self._pool.zadd(QUEUE, {ctx["job_id"]: out_of_the_way}, xx=True)
         await self._deliver(agent)

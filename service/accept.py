@@ -185,4 +185,5 @@ def _lifetime(request: MessageRequest, delivery: Delivery, profile: str) -> int:
 
 
 def _ms(time: datetime | None) -> int:
-    return 0 if time is None else round(time.timestamp() * 1000)
+    """Return milliseconds since the epoch; 0 stands for "not given", so the epoch itself is a moment earlier."""
+    return 0 if time is None else round(time.timestamp() * 1000) or -1

@@ -5,6 +5,8 @@ import zoneinfo
 from collections.abc import Iterator
 from datetime import datetime
 
+from redis.connection import parse_url
+
 from postroom.address import AddressError, domain_of, parse_address
 from postroom.config.structs import Agent, Caller, Config, SmtpChannel, Token, ZeptomailChannel
 from postroom.config.units import seconds
@@ -20,10 +22,10 @@ def find_faults(config: Config) -> list[Fault]:
     digests: dict[str, str] = {}
     for name, caller in config.callers.items():
         faults += _caller_faults(name, caller, config, digests)
-    if seconds(config.worker.lease) < SHORTEST_LEASE:
-        faults.append(Fault("/worker/lease", "must be at least 200ms"))
-    if not config.redis.url.startswith(("redis://", "rediss://", "unix://")):
-        faults.append(Fault("/redis/url", "must start with redis://, rediss:// or unix://"))
+    faults += _duration_faults(config)
+    for name, url in (("url", config.redis.url), ("arq_url", config.redis.arq_url)):
+        if url is not None and not _is_redis_url(url):
+            faults.append(Fault(f"/redis/{name}", "is no redis://, rediss:// or unix:// URL"))
     return faults
 
 
@@ -40,6 +42,26 @@ def find_warnings(config: Config) -> list[Fault]:
             text = f"has no token, so it cannot send; make one with: postroom token new {name}"
             warnings.append(Fault(f"/callers/{name}/tokens", text))
     return warnings
+
+
+def _duration_faults(config: Config) -> Iterator[Fault]:
+    shortest = {
+        "/worker/lease": (config.worker.lease, SHORTEST_LEASE),
+        "/worker/sweep": (config.worker.sweep, 0.01),
+        "/worker/round": (config.worker.round, 0.1),
+        "/retention/message": (config.retention.message, 1.0),
+    }
+    for pointer, (duration, least) in shortest.items():
+        if seconds(duration) < least:
+            yield Fault(pointer, f"must be at least {least:g} s")
+
+
+def _is_redis_url(url: str) -> bool:
+    try:
+        parse_url(url)  # type: ignore[no-untyped-call]
+    except ValueError:
+        return False
+    return url.startswith(("redis://", "rediss://", "unix://"))
 
 
 def _agent_faults(name: str, agent: Agent) -> Iterator[Fault]:

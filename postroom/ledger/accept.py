@@ -20,8 +20,8 @@ VALUE_LIMIT = 64  # longer values spoil the small encoding of Redis's hashes
 class Offer(Struct, frozen=True, kw_only=True):
     """What is offered to the ledger: a checked request, resolved options, and when it is wanted.
 
-    Times in milliseconds: `send_at` and `deliver_before` since the epoch, `lifetime` from the later of
-    acceptance and `send_at`. `digests` cover the request as sent (`postroom.ledger.digests`).
+    Times in milliseconds: `send_at` and `deliver_before` since the epoch (0: not given), `lifetime` from the
+    later of acceptance and `send_at`. `digests` cover the request as sent (`postroom.ledger.digests`).
     """
 
     id: str

@@ -58,13 +58,17 @@ class Lapsed(Struct, frozen=True):
 
 
 class Claim(Struct, frozen=True):
-    """What a claim brought. `next_in_ms` is None where nothing waits at all; `more` is due already."""
+    """What a claim brought. `next_in_ms` is None where nothing waits at all; `more` is due already.
+
+    `left`: the lane is off the ledger's list.
+    """
 
     messages: tuple[Claimed, ...]
     next_in_ms: int | None
     more: bool
     ended: tuple[Ended, ...] = ()
     lapsed: tuple[Lapsed, ...] = ()
+    left: bool = False
 
 
 class Pace(Struct, frozen=True):
@@ -128,6 +132,7 @@ class Delivery:
     ) -> Claim | None:
         """Claim up to `most` due messages in the lane's name; None tells the lane to close.
 
+        With `most=0` it only asks for a lane: to be admitted before a connection is made, or to leave.
         With `leave`, a claim that finds nothing due removes the lane in the same script, so that an accept
         either sees the lane, and the lane its mail, or rings for a round. `listening`: a bell would find an
         idle lane, or somebody who may open one.
@@ -138,7 +143,7 @@ class Delivery:
         )  # fmt: skip
         if reply[0] == FULL.encode():
             return None
-        _, next_in, more, claimed, ended, lapsed = reply
+        _, next_in, more, claimed, ended, lapsed, left = reply
         return Claim(
             tuple(_read_claimed(agent, row) for row in claimed),
             None if next_in < 0 else next_in,
@@ -147,6 +152,7 @@ class Delivery:
                 Ended(i.decode(), State(s.decode()), PRIORITIES[p.decode()], age) for i, s, p, age in ended
             ),
             tuple(Lapsed(i.decode(), phase.decode(), c.decode()) for i, phase, c in lapsed),
+            bool(left),
         )
 
     async def advance(self, message_id: str, fence: int, known: str, channel: str) -> int:

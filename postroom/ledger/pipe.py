@@ -15,6 +15,7 @@ from redis.exceptions import (
     BusyLoadingError,
     ClusterDownError,
     MasterDownError,
+    NoPermissionError,
     NoScriptError,
     OutOfMemoryError,
     ReadOnlyError,
@@ -35,7 +36,14 @@ MAX_BATCH = 128
 SCRIPT_RELOADS = 5  # SCRIPT FLUSH may strike again while we reload
 
 # Replies by which Redis says that it did nothing.
-NOTHING_DONE = (BusyLoadingError, ClusterDownError, MasterDownError, ReadOnlyError, TryAgainError)
+NOTHING_DONE = (
+    BusyLoadingError,
+    ClusterDownError,
+    MasterDownError,
+    NoPermissionError,
+    ReadOnlyError,
+    TryAgainError,
+)
 NOTHING_DONE_WORDS = ("MISCONF", "NOREPLICAS", "BUSY", "UNKILLABLE", "READONLY", "LOADING")
 
 MakeConnection = Callable[[], AbstractConnection]

@@ -53,8 +53,9 @@ class Reading:
             raise LedgerUnavailableError("cannot reach Redis") from error
         if not fields:
             return None
-        payload = decode_payload(stored) if stored else None
-        return StoredMessage(read_record(message_id, agent, fields), payload, _read_faults(faults))
+        return StoredMessage(
+            read_record(message_id, agent, fields), _read_payload(stored), _read_faults(faults)
+        )
 
     async def find(self, refs: Iterable[tuple[str, str]]) -> list[str]:
         """Return the ids kept under these (agent, ref digest) pairs, in their order."""
@@ -89,6 +90,14 @@ class Reading:
             name: msgspec.structs.replace(fault, till=fault.till - now)
             for name, fault in _read_faults(fields).items()
         }
+
+
+def _read_payload(stored: bytes | None) -> Payload | None:
+    """Return the payload, or None where it is dropped; or damaged, which the worker that meets it tells of."""
+    try:
+        return decode_payload(stored) if stored else None
+    except ValueError:
+        return None
 
 
 def _read_faults(fields: dict[bytes, bytes]) -> dict[str, StoredFault]:

@@ -5,6 +5,7 @@ from msgspec import Struct
 from postroom.states import PRIORITIES, RECIPIENT_LETTERS, WAITING, State
 
 KINDS = ("to", "cc", "bcc")
+EVENTS_KEPT, EVENTS_FIRST = 32, 8  # as in the scripts' prelude
 
 
 class Attempt(Struct, frozen=True, kw_only=True):
@@ -112,9 +113,10 @@ def _read_recipients(get: dict[str, str]) -> tuple[RecipientRecord, ...]:
 
 
 def _read_events(get: dict[str, str], accepted_at: int) -> tuple[list[Attempt], list[Happening]]:
-    stored = [get[key] for key in get if key[0] == "e" and key[1:].isdigit()]
+    slots = [int(key[1:]) for key in get if key[0] == "e" and key[1:].isdigit()]
     attempts, happenings = [], []
-    for text in sorted(stored, key=lambda event: int(event.split("|", 1)[0])):
+    for slot in sorted(slots, key=lambda slot: _event_number(slot, int(get["en"]))):
+        text = get[f"e{slot}"] + get.get(f"g{slot}", "")
         delta, kind, *rest = text.split("|")
         at = accepted_at + int(delta)
         if kind == "T":
@@ -124,6 +126,14 @@ def _read_events(get: dict[str, str], accepted_at: int) -> tuple[list[Attempt], 
         else:
             happenings.append(Happening(at, f"message.{rest[0]}"))
     return attempts, happenings
+
+
+def _event_number(slot: int, written: int) -> int:
+    """Return which of the `written` events lies in a slot: the first ones stay, the rest go round."""
+    if slot < EVENTS_FIRST:
+        return slot
+    ring = EVENTS_KEPT - EVENTS_FIRST
+    return slot + (written - 1 - slot) // ring * ring
 
 
 def _read_attempt(at: int, parts: list[str]) -> Attempt:

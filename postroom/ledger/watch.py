@@ -63,8 +63,10 @@ class Watch:
     async def digest_key(self, own: bytes | None = None) -> bytes:
         """Return the installation's digest key, made on first use; `own` restores it in an emptied Redis."""
         try:
-            await self._client.set(keys.DIGEST_KEY, own or os.urandom(32), nx=True)
             key = await self._client.get(keys.DIGEST_KEY)
+            if not key:  # asked first, because a full Redis refuses every SET
+                await self._client.set(keys.DIGEST_KEY, own or os.urandom(32), nx=True)
+                key = await self._client.get(keys.DIGEST_KEY)
         except (RedisError, OSError) as error:
             raise LedgerUnavailableError("cannot reach Redis") from error
         if not key:

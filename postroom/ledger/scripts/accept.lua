@@ -17,11 +17,11 @@ end
 
 local now = math.floor(clock() / 1000)
 local send_at = tonumber(ARGV[9])
-if send_at > 0 and send_at < now - tonumber(ARGV[14]) then return {'invalid', 'send_at_past'} end
+if send_at ~= 0 and send_at < now - tonumber(ARGV[14]) then return {'invalid', 'send_at_past'} end
 if send_at > now + tonumber(ARGV[13]) then return {'invalid', 'send_at_far'} end
 local due = math.max(now, send_at)
 local deadline = tonumber(ARGV[11])
-if deadline > 0 and deadline <= due then return {'invalid', 'deliver_before_past'} end
+if deadline ~= 0 and deadline <= due then return {'invalid', 'deliver_before_past'} end
 if deadline == 0 then deadline = due + tonumber(ARGV[10]) end
 
 if not stored then

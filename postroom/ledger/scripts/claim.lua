@@ -2,7 +2,7 @@
 -- ARGV: 5 lane, 6 lease ms, 7 most messages, 8 most bytes, 9 connections, 10 order of priorities ('hnb'),
 --       11 leave when nothing is due, 12 microseconds per message or 0, 13 burst, 14 ambiguous retries allowed,
 --       15 somebody listens for the bell.
--- Returns {'full'}, or {'ok', ms until the next is due or -1, more is due now, claimed, ended, lapsed}.
+-- Returns {'full'}, or {'ok', ms until the next is due or -1, more is due now, claimed, ended, lapsed, left}.
 -- claimed: {id, fence, attempts, accepted, recipients, record fields, payload}; ended: {id, state}.
 local lane, lease = ARGV[5], tonumber(ARGV[6])
 local most, most_bytes, connections = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
@@ -26,7 +26,9 @@ redis.call('ZADD', LANES, now + lease, lane)
 local arrival, pace_wait = micros, nil
 if interval > 0 then
     local stored = tonumber(redis.call('GET', BUCKET) or 0)
-    arrival = math.min(math.max(stored, micros), micros + burst * interval)
+    local furthest = micros + burst * interval
+    arrival = math.min(math.max(stored, micros), furthest)
+    if stored > furthest then keep_bucket(arrival, micros) end
     local allowed = math.floor((micros + burst * interval - arrival) / interval + 1e-6)
     most = math.min(most, allowed, math.max(1, math.floor(50000 / interval)))
     if allowed < 1 then pace_wait = math.ceil((arrival + interval - burst * interval - micros) / 1000) end
@@ -46,7 +48,7 @@ local function settle_lapsed(m)
         else out[i] = was end
     end
     m.recipients, m.ambiguous, m.attempts = table.concat(out), m.ambiguous + 1, m.attempts + 1
-    add_event(m, now, 'T|' .. m.attempts .. '|' .. m.channel .. '|ambiguous|done||||lease_expired')
+    add_event(m, now, 'T|' .. m.attempts .. '|' .. m.channel .. '|ambiguous|done')
     redis.call('HSET', record_key(m.id), 'rr', m.recipients, 'am', m.ambiguous, 'n', m.attempts)
     lapsed[#lapsed + 1] = {m.id, 'committing', m.channel}
 end
@@ -90,7 +92,6 @@ local function look_at(id, queue)
     end
     if m.deadline > 0 and now >= m.deadline then
         m.recipients = end_waiting(m.recipients, 'x')
-        add_event(m, now, 'X|expired')
         return finish_here(m, aggregate(m.recipients))
     end
     take(m, queue)
@@ -111,7 +112,7 @@ for priority in string.gmatch(ARGV[10], '.') do
 end
 
 if interval > 0 and #claimed > 0 then
-    redis.call('SET', BUCKET, string.format('%.0f', arrival + #claimed * interval), 'PX', 600000)
+    keep_bucket(arrival + #claimed * interval, micros)
 end
 
 local first = head()
@@ -129,4 +130,4 @@ end
 local next_in = -1
 if first then next_in = math.max(0, first - now) end
 if pace_wait and more then next_in = pace_wait end
-return {'ok', next_in, (more and not pace_wait) and 1 or 0, claimed, ended, lapsed}
+return {'ok', next_in, (more and not pace_wait) and 1 or 0, claimed, ended, lapsed, leaves and 1 or 0}

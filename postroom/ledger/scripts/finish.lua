@@ -24,7 +24,8 @@ if not current then
     m.fence = m.fence + 1
 end
 
-local retry = m.on_ambiguous ~= 'h' and m.ambiguous < tonumber(ARGV[10])
+-- A message that ended as unconfirmed has no policy any more; only a late "sent" still tells something.
+local retry = m.state ~= 'unconfirmed' and m.on_ambiguous ~= 'h' and m.ambiguous < tonumber(ARGV[10])
 local ambiguous, out = false, {}
 for i = 1, #m.recipients do
     local was, code = string.sub(m.recipients, i, i), string.sub(codes, i, i)

@@ -18,7 +18,7 @@ local IDLE = PREFIX .. 'idle:' .. AGENT
 local STOP = PREFIX .. 'stop:' .. AGENT
 local FAULTS = PREFIX .. 'faults:' .. AGENT
 local BUCKET = PREFIX .. 'bucket:' .. AGENT
-local EVENTS_KEPT, EVENTS_FIRST = 32, 8
+local EVENTS_KEPT, EVENTS_FIRST, VALUE_LIMIT = 32, 8, 64
 
 local function record_key(id) return PREFIX .. 'm:' .. id end
 local function payload_key(id) return PREFIX .. 'p:' .. id end
@@ -47,13 +47,17 @@ local function load(id)
 end
 
 -- Appends to the timeline: the first events and the newest are kept, the middle of a long one is not.
+-- An event longer than a small value may be goes on in a second field.
 local function add_event(m, now, text)
     local slot = m.events
     if slot >= EVENTS_KEPT then
         slot = EVENTS_FIRST + (m.events - EVENTS_FIRST) % (EVENTS_KEPT - EVENTS_FIRST)
     end
     m.events = m.events + 1
-    redis.call('HSET', record_key(m.id), 'e' .. slot, (now - m.accepted) .. '|' .. text, 'en', m.events)
+    local key, event = record_key(m.id), (now - m.accepted) .. '|' .. text
+    redis.call('HSET', key, 'e' .. slot, string.sub(event, 1, VALUE_LIMIT), 'en', m.events)
+    if #event > VALUE_LIMIT then redis.call('HSET', key, 'g' .. slot, string.sub(event, VALUE_LIMIT + 1))
+    elseif m.events > EVENTS_KEPT then redis.call('HDEL', key, 'g' .. slot) end
 end
 
 -- A message's state from its recipients' letters. q: waits, r: waits and an earlier attempt may have sent it,
@@ -70,6 +74,13 @@ local function aggregate(recipients)
     if has('f') then return 'failed' end
     if has('c') then return 'cancelled' end
     return 'suppressed'
+end
+
+-- The bucket of an agent's rate lives as long as its arrival time counts, however slow the rate is.
+local function keep_bucket(arrival, micros)
+    local left_ms = math.ceil((arrival - micros) / 1000)
+    if left_ms > 0 then redis.call('SET', BUCKET, string.format('%.0f', arrival), 'PX', left_ms)
+    else redis.call('DEL', BUCKET) end
 end
 
 -- What no longer waits ends: a recipient an earlier attempt may have reached is unconfirmed, not failed.

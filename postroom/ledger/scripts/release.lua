@@ -2,7 +2,8 @@
 -- ARGV: 5 lane to remove or '', 6 microseconds per message or 0, 7.. id, fence …
 -- Returns {given back, 1 where a round should be rung for}.
 write_although_full()
-local now = math.floor(clock() / 1000)
+local micros = clock()
+local now = math.floor(micros / 1000)
 local given = 0
 for i = 7, #ARGV, 2 do
     local v = redis.call('HMGET', record_key(ARGV[i]), 's', 'f', 'p')
@@ -16,7 +17,7 @@ end
 local interval = tonumber(ARGV[6])
 if interval > 0 and given > 0 and redis.call('EXISTS', BUCKET) == 1 then
     local arrival = tonumber(redis.call('GET', BUCKET)) - given * interval
-    redis.call('SET', BUCKET, string.format('%.0f', arrival), 'PX', 600000)
+    keep_bucket(arrival, micros)
 end
 if given > 0 then put_on_agenda(now) end
 if ARGV[5] ~= '' then

@@ -6,9 +6,11 @@ local till, lanes = now + tonumber(ARGV[5]), tonumber(ARGV[6])
 for i = 7, 6 + lanes do redis.call('ZADD', LANES, 'XX', till, ARGV[i]) end
 local lost = {}
 for i = 7 + lanes, #ARGV, 2 do
-    local v = redis.call('HMGET', record_key(ARGV[i]), 's', 'f', 'p')
+    local v = redis.call('HMGET', record_key(ARGV[i]), 's', 'f', 'p', 'ss')
     if v[1] == 'sending' and v[2] == ARGV[i + 1] then
         redis.call('ZADD', QUEUES[v[3]], 'XX', till, ARGV[i])
+        -- Its owner lives after all: should the lease lapse once more, that is first sight again.
+        if v[4] then redis.call('HDEL', record_key(ARGV[i]), 'ss') end
     else
         lost[#lost + 1] = ARGV[i]
     end
