@@ -24,8 +24,8 @@ def find_faults(config: Config) -> list[Fault]:
         faults += _caller_faults(name, caller, config, digests)
     faults += _duration_faults(config)
     for name, url in (("url", config.redis.url), ("arq_url", config.redis.arq_url)):
-        if url is not None and not _is_redis_url(url):
-            faults.append(Fault(f"/redis/{name}", "is no redis://, rediss:// or unix:// URL"))
+        if url is not None and (problem := _redis_url_problem(url)):
+            faults.append(Fault(f"/redis/{name}", problem))
     return faults
 
 
@@ -53,15 +53,17 @@ def _duration_faults(config: Config) -> Iterator[Fault]:
     }
     for pointer, (duration, least) in shortest.items():
         if seconds(duration) < least:
-            yield Fault(pointer, f"must be at least {least:g} s")
+            yield Fault(pointer, f"must be at least {round(least * 1000)}ms")
 
 
-def _is_redis_url(url: str) -> bool:
+def _redis_url_problem(url: str) -> str | None:
+    if not url.startswith(("redis://", "rediss://", "unix://")):
+        return "must start with redis://, rediss:// or unix://"
     try:
         parse_url(url)  # type: ignore[no-untyped-call]
     except ValueError:
-        return False
-    return url.startswith(("redis://", "rediss://", "unix://"))
+        return "is not a URL: look at its host and port"
+    return None
 
 
 def _agent_faults(name: str, agent: Agent) -> Iterator[Fault]:

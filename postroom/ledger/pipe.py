@@ -107,6 +107,9 @@ class ScriptPipe:
                 if batch:
                     await self._flush(batch)
         finally:
+            # Reached with calls still waiting only when the process ends and cancels us.
+            _fail(self._waiting, LedgerUnavailableError("the process is ending"), None)
+            self._waiting = []
             self._flusher = None
 
     async def _flush(self, batch: list[_Call]) -> None:
@@ -124,10 +127,9 @@ class ScriptPipe:
         except (RedisError, OSError, TimeoutError) as error:
             await self._disconnect()
             _fail(batch, LedgerUnconfirmedError("Redis did not answer in time"), error)
-        except BaseException as error:
+        except Exception as error:  # noqa: BLE001  a defect of ours ends its group, not the calls behind it
             await self._disconnect()
             _fail(batch, LedgerUnconfirmedError("the call was broken off"), error)
-            raise
 
     async def _exchange(self, connection: AbstractConnection, batch: list[_Call]) -> None:
         for _ in range(SCRIPT_RELOADS):
