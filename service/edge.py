@@ -28,10 +28,6 @@ Scope = dict[str, Any]
 ROUTES = ("/v1/messages", "/livez", "/readyz", "/openapi.json", "/docs")
 
 
-class GoneError(Exception):
-    """The caller hung up before its request was complete."""
-
-
 class Answer(Struct):
     """What was answered, for the log line and the metrics."""
 
@@ -65,8 +61,6 @@ class Edge:
         self._metrics.in_flight.inc()
         try:
             await self._serve(scope, receive, send, answer)
-        except GoneError:
-            answer.code = "client_gone"
         except Exception:  # noqa: BLE001  the last line of defence: logged, counted, answered as a problem
             self._log.exception("request.crashed", request_id=request_id)
             if answer.status == 0:
@@ -135,7 +129,8 @@ class _Fields:
         return [value for key, value in self._fields if key == name]
 
     def check(self) -> None:
-        if len(self.all(b"host")) != 1:
+        hosts = self.all(b"host")
+        if len(hosts) != 1 or not hosts[0]:
             raise RefusedError(Code.BAD_REQUEST, "Exactly one Host header field is required.")
         lengths, codings = self.all(b"content-length"), self.all(b"transfer-encoding")
         if lengths and codings:
@@ -171,7 +166,8 @@ async def _read_body(receive: Any, length: int | None) -> bytes:
             while True:
                 message = await receive()
                 if message["type"] == "http.disconnect":
-                    raise GoneError
+                    # Hung up, or the framing was broken: the server tells both alike, so both are answered.
+                    raise RefusedError(Code.BAD_REQUEST, "The body ended early or was not framed rightly.")
                 chunks.append(message.get("body", b""))
                 size += len(chunks[-1])
                 if size > MAX_BODY:
