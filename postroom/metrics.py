@@ -70,6 +70,10 @@ class EdgeMetrics:
             "postroom_messages_rejected", "Send requests refused, by problem code.", ("caller", "code"),
             registry=registry,
         )  # fmt: skip
+        self.cancelled = Counter(
+            "postroom_messages_cancelled", "Messages called back by their caller.", ("caller", "agent"),
+            registry=registry,
+        )  # fmt: skip
         self.queue = QueueMetrics(registry)
 
 

@@ -15,6 +15,7 @@ from postroom.ledger.accept import Acceptance
 from postroom.ledger.clients import connection_maker, reading_client
 from postroom.ledger.digests import Digests
 from postroom.ledger.errors import LedgerUnavailableError
+from postroom.ledger.keys import agent_of
 from postroom.ledger.pipe import ScriptPipe
 from postroom.ledger.reading import Reading
 from postroom.ledger.watch import FULL_SHARE, Watch
@@ -60,6 +61,7 @@ class Desk:
             message_ms=milliseconds(retention.message),
         )
         self._accept = AcceptMessage(config, templates, acceptance, self.digests, self._ring)
+        self.cancel = acceptance.cancel
 
     async def accept(self, identity: Identity, request: MessageRequest) -> Accepted:
         """Accept a request; see `AcceptMessage`."""
@@ -93,6 +95,14 @@ class Desk:
             priority=offer.priority,
             recipients=len(offer.payload.recipients),
             template=offer.payload.template.name if offer.payload.template else None,
+        )
+
+    def account_cancelled(self, caller: str, message_id: str, request_id: str) -> None:
+        """Count and log a message that was called back."""
+        agent = agent_of(message_id)
+        self.metrics.cancelled.labels(caller, agent).inc()
+        self._log.info(
+            "message.cancelled", request_id=request_id, caller=caller, agent=agent, message_id=message_id
         )
 
     @asynccontextmanager

@@ -77,8 +77,10 @@ class Edge:
             if scope["path"].startswith("/v1/"):
                 self._identify(scope, fields)
             if scope["method"] in ("POST", "PUT", "PATCH"):
-                fields.check_media_type()
-                receive = _replaying(await _read_body(receive, fields.length), receive)
+                body = await _read_body(receive, fields.length)
+                if body:
+                    fields.check_media_type()
+                receive = _replaying(body, receive)
         except RefusedError as refused:
             await _refuse(refused, scope["state"]["request_id"], send, answer)
             return
@@ -226,4 +228,6 @@ def _request_id(scope: Scope) -> str:
 def _route(path: str) -> str:
     if path in ROUTES:
         return path
+    if path.startswith("/v1/messages/") and path.endswith("/cancel"):
+        return "/v1/messages/{id}/cancel"
     return "/v1/messages/{id}" if path.startswith("/v1/messages/") else "other"

@@ -80,6 +80,7 @@ def _paths() -> dict[str, Any]:
     return {
         "/v1/messages": {"post": _send(), "get": _find()},
         "/v1/messages/{message_id}": {"get": _show()},
+        "/v1/messages/{message_id}/cancel": {"post": _cancel()},
         "/livez": {"get": _plain("livez", "Is the process alive?", "text/plain", {"type": "string"}, (200,))},
         "/readyz": {
             "get": _plain("readyz", "Should callers be sent here?", "application/json", _READY, (200, 503))
@@ -154,6 +155,20 @@ def _show() -> dict[str, Any]:
         "responses": {
             "200": _json("The message.", "MessageView"),
             **_problems(400, 401, 403, 404, 429, 500, 503),
+        },
+    }
+
+
+def _cancel() -> dict[str, Any]:
+    return {
+        "operationId": "cancelMessage",
+        "summary": "Cancel a message",
+        "description": "Ends a message before it goes to the channel. Cancelling twice answers 200 twice; once the "
+        "channel may have it, or it has ended otherwise, 409 `too_late`.",
+        "parameters": [{"name": "message_id", "in": "path", "required": True, "schema": {"type": "string"}}],
+        "responses": {
+            "200": _json("The message, cancelled.", "MessageView"),
+            **_problems(400, 401, 403, 404, 409, 429, 500, 503),
         },
     }
 

@@ -8,9 +8,10 @@ from litestar import MediaType, Request, Response, get, post
 from postroom.errors import Code, RefusedError
 from postroom.explain import moment
 from postroom.ids import is_message_id
-from postroom.ledger.errors import LedgerUnavailableError
+from postroom.ledger.errors import LedgerUnavailableError, LedgerUnconfirmedError
 from postroom.ledger.reading import StoredMessage
-from service.accept import Accepted, unavailable
+from postroom.states import State
+from service.accept import RETRY_SECONDS, Accepted, unavailable
 from service.auth import Identity
 from service.desk import Desk
 from service.docs import docs_page
@@ -62,9 +63,7 @@ async def get_message(request: AnyRequest, message_id: str) -> Response[bytes]:
     """Show one of the caller's messages; another caller's is not found."""
     identity = _identity(request, "read")
     desk = _desk(request)
-    stored = await _read(desk, message_id) if is_message_id(message_id) else None
-    if stored is None or stored.record.caller != identity.name:
-        raise RefusedError(Code.NOT_FOUND, "No message of this caller has this id.")
+    stored = await _read_own(desk, identity, message_id)
     agent = desk.config.agents.get(stored.record.agent)
     view = view_message(stored, agent, desk.config.retention.message)
     return Response(_encode(view), media_type=JSON)
@@ -91,6 +90,32 @@ async def find_messages(request: AnyRequest) -> Response[bytes]:
         view_message(s, desk.config.agents.get(s.record.agent), desk.config.retention.message) for s in found
     ]
     return Response(_encode(MessageList(views)), media_type=JSON)
+
+
+@post("/v1/messages/{message_id:str}/cancel", status_code=200)
+async def cancel_message(request: AnyRequest, message_id: str) -> Response[bytes]:
+    """Call a message back while nothing of it may have been sent; honest where that is too late."""
+    identity = _identity(request, "send")
+    desk = _desk(request)
+    await _read_own(desk, identity, message_id)
+    try:
+        cancelled = await desk.cancel(message_id)
+    except LedgerUnavailableError:
+        raise unavailable() from None
+    except LedgerUnconfirmedError:
+        detail = "The ledger did not answer in time. Ask again."
+        raise RefusedError(Code.UNAVAILABLE, detail, retry_after=RETRY_SECONDS) from None
+    if cancelled is None:
+        raise _not_found()
+    state, by_us = cancelled
+    if not by_us and state != State.CANCELLED:
+        detail = f"The message is {state}: it can only be cancelled before it goes to the channel."
+        raise RefusedError(Code.TOO_LATE, detail, message_id=message_id)
+    if by_us:
+        desk.account_cancelled(identity.name, message_id, request.scope["state"]["request_id"])
+    stored = await _read_own(desk, identity, message_id)
+    agent = desk.config.agents.get(stored.record.agent)
+    return Response(_encode(view_message(stored, agent, desk.config.retention.message)), media_type=JSON)
 
 
 @get("/livez", media_type=MediaType.TEXT, sync_to_thread=False)
@@ -120,7 +145,18 @@ def docs() -> Response[str]:
     return Response(docs_page(), media_type=MediaType.HTML, headers={"content-security-policy": policy})
 
 
-ROUTES = [send_message, get_message, find_messages, livez, readyz, openapi, docs]
+ROUTES = [send_message, get_message, find_messages, cancel_message, livez, readyz, openapi, docs]
+
+
+async def _read_own(desk: Desk, identity: Identity, message_id: str) -> StoredMessage:
+    stored = await _read(desk, message_id) if is_message_id(message_id) else None
+    if stored is None or stored.record.caller != identity.name:
+        raise _not_found()
+    return stored
+
+
+def _not_found() -> RefusedError:
+    return RefusedError(Code.NOT_FOUND, "No message of this caller has this id.")
 
 
 async def _read(desk: Desk, message_id: str) -> StoredMessage | None:

@@ -9,7 +9,7 @@ from postroom.ledger.keys import agent_of, place_of
 from postroom.ledger.pipe import ScriptPipe
 from postroom.ledger.record import Record, read_record
 from postroom.message import Payload
-from postroom.states import AMBIGUOUS_LETTERS, PRIORITY_LETTERS, PROFILE_LETTERS
+from postroom.states import AMBIGUOUS_LETTERS, PRIORITY_LETTERS, PROFILE_LETTERS, State
 
 GROUP_LIMIT = 64 * 1024  # larger requests travel alone, so that nobody's small one waits behind their bytes
 FURTHEST_AHEAD_MS = 30 * 24 * 3600 * 1000
@@ -66,7 +66,7 @@ class Untimely(Struct, frozen=True):
 
 
 class Acceptance:
-    """The accepting side of the ledger."""
+    """The callers' side of the ledger: a message begins here, and may be called back."""
 
     def __init__(self, pipe: ScriptPipe, large: ScriptPipe, *, content_ms: int, message_ms: int) -> None:
         """`large` is a second pipe, for requests that would hold up the group on `pipe`."""
@@ -111,6 +111,22 @@ class Acceptance:
             *offer.blobs,
         )
         return _read_reply(reply, offer.agent)
+
+    async def cancel(self, message_id: str) -> tuple[State, bool] | None:
+        """End a message before its commit mark; return its state and whether this call ended it.
+
+        None where the id is unknown. `sending` means that it is too late: the channel may have the message.
+
+        Raises:
+            LedgerUnavailableError: surely not cancelled.
+            LedgerUnconfirmedError: perhaps cancelled; ask again.
+        """
+        agent = agent_of(message_id)
+        place = place_of(agent)
+        reply = await self._pipe.call(
+            "cancel", place.agenda, place.prefix, agent, self._content_ms, self._message_ms, message_id
+        )
+        return None if reply[0] == b"unknown" else (State(reply[0].decode()), bool(reply[1]))
 
 
 def _record_fields(offer: Offer) -> list[Any]:

@@ -6,7 +6,19 @@ from importlib.resources import files
 
 from msgspec import Struct
 
-NAMES = ("accept", "claim", "advance", "renew", "release", "finish", "sweep", "fault", "mend", "depth")
+NAMES = (
+    "accept",
+    "claim",
+    "advance",
+    "renew",
+    "release",
+    "finish",
+    "cancel",
+    "sweep",
+    "fault",
+    "mend",
+    "depth",
+)
 
 
 class Script(Struct, frozen=True):
