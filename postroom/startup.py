@@ -46,6 +46,8 @@ async def check_redis(config: Config, log: FilteringBoundLogger) -> None:
     Raises:
         PostroomError: it would lose mail: it evicts keys, or is too old for the scripts.
     """
+    for warning in find_warnings(config):
+        log.warning("config.warning", pointer=warning.pointer, detail=warning.detail)
     client = reading_client(config.redis.url)
     try:
         async with asyncio.timeout(REDIS_SECONDS):
@@ -64,8 +66,6 @@ async def check_redis(config: Config, log: FilteringBoundLogger) -> None:
         raise PostroomError(f"Redis {fitness.too_old} is too old: Postroom needs Redis 6.2 or Valkey")
     if fitness.durable is False:
         log.warning("redis.not_durable", remedy="set appendonly yes, or a restart of Redis loses queued mail")
-    for warning in find_warnings(config):
-        log.warning("config.warning", pointer=warning.pointer, detail=warning.detail)
 
 
 def report(error: PostroomError) -> None:

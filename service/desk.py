@@ -10,7 +10,7 @@ from structlog.typing import FilteringBoundLogger
 from postroom import rounds
 from postroom.config.structs import Config
 from postroom.config.units import milliseconds
-from postroom.errors import RefusedError
+from postroom.errors import Code, RefusedError
 from postroom.ledger.accept import Acceptance
 from postroom.ledger.clients import connection_maker, reading_client
 from postroom.ledger.digests import Digests
@@ -39,7 +39,7 @@ class Desk:
         self.config = config
         self.metrics = metrics
         self.draining = False
-        self.redis_ok = False
+        self.redis_ok: bool | None = None  # not looked yet
         self._log = log
         self._templates = templates
         self._published = False
@@ -65,7 +65,12 @@ class Desk:
 
     async def accept(self, identity: Identity, request: MessageRequest) -> Accepted:
         """Accept a request; see `AcceptMessage`."""
-        return await self._accept(identity, request)
+        try:
+            return await self._accept(identity, request)
+        except RefusedError as refused:
+            if refused.code == Code.CONFLICT:
+                self.metrics.replays.labels(identity.name, "conflict").inc()
+            raise
 
     def digests(self) -> Digests:
         """Return the digest key's maker; refuses while Redis has not been seen yet."""
@@ -137,7 +142,8 @@ class Desk:
         try:
             fitness = await self.watch.fitness()
             own = self._digests.key if self._digests else None
-            key = await self.watch.digest_key(own)
+            key, emptied = await self.watch.digest_key(own)
+            self._published = self._published and not emptied
             await self._publish_templates()
         except LedgerUnavailableError:
             self._mark(ok=False)
@@ -146,7 +152,7 @@ class Desk:
                 self._refusal = unavailable()
             return
         self._mark(ok=True)
-        if key != (self._digests.key if self._digests else None):
+        if key != own:
             self._digests = Digests(key)
         if fitness.evicts:
             if self._refusal is None:
@@ -158,12 +164,14 @@ class Desk:
             self._refusal = None
 
     async def _publish_templates(self) -> None:
-        """Publish before the first 202: a message's version must be found by every worker."""
+        """Publish before the first 202, and again into an emptied Redis: every worker must find a version."""
         if not self._published:
             await publish_templates(self._templates, self._client)
             self._published = True
 
     def _mark(self, *, ok: bool) -> None:
-        if ok != self.redis_ok:
-            self._log.info("redis.recovered") if ok else self._log.warning("redis.unavailable")
+        if ok and self.redis_ok is False:
+            self._log.info("redis.recovered")
+        elif not ok and self.redis_ok is not False:
+            self._log.warning("redis.unavailable")
         self.redis_ok = ok

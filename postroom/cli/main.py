@@ -89,7 +89,7 @@ def _add_work(commands: Commands) -> None:
 
 def _become(package: str) -> int:
     """Replace this process, so that signals reach the service itself."""
-    os.execv(sys.executable, [sys.executable, "-m", package])  # noqa: S606  our own interpreter and package
+    os.execv(sys.executable, [sys.executable, "-P", "-m", package])  # noqa: S606  our own interpreter and package
 
 
 def _add_check(commands: Commands) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from postroom.config.rules import find_faults
-from postroom.config.structs import Config
+from postroom.config.structs import Agent, Config
 from postroom.decode import Fault, convert
 from postroom.errors import ConfigError
 from postroom.secret import Secret
@@ -47,7 +47,16 @@ def _resolve(config: Config, folder: Path, environ: Mapping[str, str]) -> Config
     if url := environ.get("POSTROOM_REDIS_URL"):
         redis = msgspec.structs.replace(redis, url=url)
     templates = msgspec.structs.replace(templates, dir=str(folder / templates.dir))
-    return msgspec.structs.replace(config, redis=redis, templates=templates)
+    agents = {name: _anchor_files(agent, folder) for name, agent in config.agents.items()}
+    return msgspec.structs.replace(config, redis=redis, templates=templates, agents=agents)
+
+
+def _anchor_files(agent: Agent, folder: Path) -> Agent:
+    channels = tuple(
+        c if c.ca_file is None else msgspec.structs.replace(c, ca_file=str(folder / c.ca_file))
+        for c in agent.channels
+    )
+    return msgspec.structs.replace(agent, channels=channels)
 
 
 def _secret_reader(folder: Path, environ: Mapping[str, str]) -> Callable[[type, Any], Any]:

@@ -4,15 +4,18 @@ import ipaddress
 import zoneinfo
 from collections.abc import Iterator
 from datetime import datetime
+from pathlib import Path
+from urllib.parse import urlsplit
 
 from redis.connection import parse_url
 
 from postroom.address import AddressError, domain_of, parse_address
-from postroom.config.structs import Agent, Caller, Config, SmtpChannel, Token, ZeptomailChannel
+from postroom.config.structs import Agent, Caller, ChannelConfig, Config, SmtpChannel, Token, ZeptomailChannel
 from postroom.config.units import seconds
 from postroom.decode import Fault
 
 CROSSED = {(587, "implicit"): "starttls", (465, "starttls"): "implicit"}
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 SHORTEST_LEASE = 0.2  # seconds; below it a lease ends between two renewals of a healthy worker
 
 
@@ -54,6 +57,8 @@ def _duration_faults(config: Config) -> Iterator[Fault]:
     for pointer, (duration, least) in shortest.items():
         if seconds(duration) < least:
             yield Fault(pointer, f"must be at least {round(least * 1000)}ms")
+    if seconds(config.retention.message) < seconds(config.retention.content):
+        yield Fault("/retention/message", "must not be shorter than retention.content")
 
 
 def _redis_url_problem(url: str) -> str | None:
@@ -80,8 +85,7 @@ def _agent_faults(name: str, agent: Agent) -> Iterator[Fault]:
         if channel.name in seen:
             yield Fault(f"{at}/channels/{index}/name", "is used by another channel of this agent")
         seen.add(channel.name)
-        if isinstance(channel, SmtpChannel):
-            yield from _smtp_faults(f"{at}/channels/{index}", channel)
+        yield from _channel_faults(f"{at}/channels/{index}", channel)
 
 
 def _sender_faults(at: str, agent: Agent) -> Iterator[Fault]:
@@ -95,6 +99,15 @@ def _sender_faults(at: str, agent: Agent) -> Iterator[Fault]:
     for index, domain in enumerate(agent.domains):
         if fault := _address_fault(f"{at}/domains/{index}", f"a@{domain}"):
             yield Fault(fault.pointer, "is not a domain")
+
+
+def _channel_faults(at: str, channel: ChannelConfig) -> Iterator[Fault]:
+    if channel.ca_file is not None and not Path(channel.ca_file).is_file():
+        yield Fault(f"{at}/ca_file", "is not a file that can be read")
+    if isinstance(channel, SmtpChannel):
+        yield from _smtp_faults(at, channel)
+    elif channel.base_url.startswith("http://") and urlsplit(channel.base_url).hostname not in LOOPBACK:
+        yield Fault(f"{at}/base_url", "must be https: the token would travel in the clear")
 
 
 def _smtp_faults(at: str, channel: SmtpChannel) -> Iterator[Fault]:
@@ -139,9 +152,6 @@ def _agent_warnings(at: str, agent: Agent) -> Iterator[Fault]:
         yield Fault(f"{at}/bounce_address", text)
     if agent.per_day is not None:
         yield Fault(f"{at}/per_day", "is not enforced by this version of Postroom")
-    for index, channel in enumerate(agent.channels):
-        if isinstance(channel, ZeptomailChannel) and channel.base_url.startswith("http://"):
-            yield Fault(f"{at}/channels/{index}/base_url", "is not https, so the token travels in the clear")
 
 
 def allowed_domains(agent: Agent) -> frozenset[str]:

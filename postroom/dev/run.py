@@ -1,6 +1,7 @@
 """The development run, from the first check to Ctrl-C."""
 
 import asyncio
+import importlib.util
 import os
 import signal
 import sys
@@ -29,6 +30,8 @@ def run_dev(port: int, data: Path, config: Path | None) -> int:
     """Run everything until Ctrl-C; 1 where something does not start, with what to do about it."""
     if sys.version_info < OLDEST_PYTHON:
         raise PostroomError("Python 3.11 or newer is needed")
+    if importlib.util.find_spec("aiosmtpd") is None:
+        raise PostroomError("the inbox needs the extra `dev`: pip install 'postroom[dev]'")
     ports = Ports(port)
     check_ports(ports)
     data.mkdir(parents=True, exist_ok=True)
@@ -116,7 +119,7 @@ class _Run:
             "POSTROOM_PORT": str(self._ports.api),
             "POSTROOM_LOG_FORMAT": "json",
         }
-        python = [sys.executable, "-m"]
+        python = [sys.executable, "-P", "-m"]
         inbox = [
             *("postroom.inbox", "--host", HOST, "--http-port", str(self._ports.inbox)),
             *("--smtp-port", str(self._ports.smtp), "--data", str(self._data / "inbox.sqlite")),

@@ -60,18 +60,22 @@ class Watch:
             memory_share=int(info.get("used_memory", 0)) / limit if limit else 0.0,
         )
 
-    async def digest_key(self, own: bytes | None = None) -> bytes:
-        """Return the installation's digest key, made on first use; `own` restores it in an emptied Redis."""
+    async def digest_key(self, own: bytes | None = None) -> tuple[bytes, bool]:
+        """Return the installation's digest key, and whether Redis had none: it is new, or was emptied.
+
+        `own` is what such a Redis gets back, so that known refs stay known to this process.
+        """
         try:
             key = await self._client.get(keys.DIGEST_KEY)
-            if not key:  # asked first, because a full Redis refuses every SET
+            missing = not key
+            if missing:  # asked first, because a full Redis refuses every SET
                 await self._client.set(keys.DIGEST_KEY, own or os.urandom(32), nx=True)
                 key = await self._client.get(keys.DIGEST_KEY)
         except (RedisError, OSError) as error:
             raise LedgerUnavailableError("cannot reach Redis") from error
         if not key:
             raise LedgerUnavailableError("Redis lost the digest key")
-        return bytes(key)
+        return bytes(key), missing
 
     async def depth(self) -> list[QueueDepth]:
         """Count the waiting mail of all agents, one script call a partition."""

@@ -2,6 +2,7 @@
 -- ARGV: 5 most agents. Returns the agents to ring for.
 local now = math.floor(clock() / 1000)
 write_although_full()
+local OVERDUE_MS = 500 -- a round that was rung for has begun by then
 local rings = {}
 for _, agent in ipairs(redis.call('ZRANGEBYSCORE', AGENDA, '-inf', now, 'LIMIT', 0, tonumber(ARGV[5]))) do
     AGENT = agent
@@ -11,7 +12,10 @@ for _, agent in ipairs(redis.call('ZRANGEBYSCORE', AGENDA, '-inf', now, 'LIMIT',
     if redis.call('ZCOUNT', LANES, now, '+inf') == 0 then
         local first = head()
         if not first or first > now then renew_agenda(first)
-        elseif wake(now) == 1 then rings[#rings + 1] = agent end
+        -- Not `wake` alone: the accepts of a busy agent keep its marker alive even where their rings are lost.
+        elseif wake(now) == 1 or (first <= now - OVERDUE_MS and redis.call('EXISTS', STOP) == 0) then
+            rings[#rings + 1] = agent
+        end
     end
 end
 return rings
