@@ -22,7 +22,7 @@ from postroom.templates import TemplateSet
 from postroom.templates.manifest import Delivery
 from service.auth import Identity
 from service.check import Checked
-from service.schema import FIELD_NAMES, MessageRequest, field_values
+from service.schema import FAULTS_DETAIL, FIELD_NAMES, Decoded, MessageRequest, field_values
 
 LIFETIME_SECONDS = {"standard": 24 * 3600, "interactive": 15 * 60}
 RETRY_SECONDS = 2
@@ -60,14 +60,15 @@ class AcceptMessage:
         self._digests = digests
         self._ring = ring
 
-    async def __call__(self, identity: Identity, request: MessageRequest) -> Accepted:
+    async def __call__(self, identity: Identity, decoded: Decoded) -> Accepted:
         """Check the request and record it, or find what its ref names.
 
         Raises:
             RefusedError: 403 or 422 for the request, 409 where the ref names another one, 503 for the ledger.
         """
+        request = decoded.request
         agent = self._allowed_agent(identity, request)
-        offer = self._make_offer(identity, agent, request)
+        offer = self._make_offer(identity, agent, decoded)
         try:
             reply = await self._acceptance.accept(offer)
         except LedgerFullError:
@@ -86,8 +87,7 @@ class AcceptMessage:
                 _refuse_conflict(offer, reply)
                 return Accepted(offer, None, reply.record)
             case Untimely():
-                detail = "See errors for each field and what is wrong with it."
-                raise RefusedError(Code.INVALID_REQUEST, detail, faults=[UNTIMELY[reply.code]])
+                raise RefusedError(Code.INVALID_REQUEST, FAULTS_DETAIL, faults=[UNTIMELY[reply.code]])
 
     def _allowed_agent(self, identity: Identity, request: MessageRequest) -> Agent:
         """Return the agent. One that does not exist is refused like one that is another's."""
@@ -96,8 +96,9 @@ class AcceptMessage:
             raise RefusedError(Code.AGENT_NOT_ALLOWED, "The caller's agents do not include this one.")
         return agent
 
-    def _make_offer(self, identity: Identity, agent: Agent, request: MessageRequest) -> Offer:
-        checked = Checked(request, agent, self._templates)
+    def _make_offer(self, identity: Identity, agent: Agent, decoded: Decoded) -> Offer:
+        request = decoded.request
+        checked = Checked(decoded, agent, self._templates)
         checked.raise_faults()
         checked.check_sender_allowed(agent)
         delivery = checked.template.delivery if checked.template else NO_DEFAULTS

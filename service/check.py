@@ -7,13 +7,21 @@ import re
 from postroom.address import AddressError, domain_of, parse_address
 from postroom.config.rules import allowed_domains
 from postroom.config.structs import Agent
-from postroom.decode import Fault, join
+from postroom.decode import MAX_FAULTS, Fault, join
 from postroom.errors import Code, RefusedError
 from postroom.headers import check_headers
 from postroom.message import Address, Attachment, Content
 from postroom.templates import RenderError, Template, TemplateSet
 from postroom.text import find_forbidden, find_forbidden_in_body
-from service.schema import MAX_RECIPIENTS, GivenAttachment, GivenContent, Mailbox, MessageRequest
+from service.schema import (
+    FAULTS_DETAIL,
+    MAX_RECIPIENTS,
+    Decoded,
+    GivenAttachment,
+    GivenContent,
+    Mailbox,
+    MessageRequest,
+)
 
 MAX_FILE_BYTES = 10_000_000
 MAX_FILES_BYTES = 15_000_000
@@ -33,9 +41,11 @@ _REFUSED_ENDINGS = frozenset(
 class Checked:
     """Collects the checked parts of one request and everything that is wrong with it."""
 
-    def __init__(self, request: MessageRequest, agent: Agent, templates: TemplateSet) -> None:
-        self.faults: list[Fault] = []
-        self._codes: set[Code] = set()
+    def __init__(self, decoded: Decoded, agent: Agent, templates: TemplateSet) -> None:
+        request = decoded.request
+        self._decoded = decoded
+        self.faults: list[Fault] = list(decoded.faults)
+        self._codes: set[Code] = {Code.INVALID_REQUEST} if decoded.faults else set()
         self.to = self._mailboxes("/to", request.to)
         self.cc = self._mailboxes("/cc", request.cc)
         self.bcc = self._mailboxes("/bcc", request.bcc)
@@ -54,8 +64,7 @@ class Checked:
         if not self.faults:
             return
         code = self._codes.pop() if len(self._codes) == 1 else Code.INVALID_REQUEST
-        detail = "See errors for each field and what is wrong with it."
-        raise RefusedError(code, detail, faults=self.faults)
+        raise RefusedError(code, FAULTS_DETAIL, faults=self.faults[:MAX_FAULTS])
 
     def check_sender_allowed(self, agent: Agent) -> None:
         """Refuse a From outside the agent's domains."""
@@ -63,6 +72,8 @@ class Checked:
             raise RefusedError(Code.FROM_NOT_ALLOWED, "The From domain is not among the agent's domains.")
 
     def _add(self, faults: list[Fault], code: Code = Code.INVALID_REQUEST) -> None:
+        if self._decoded.faults:
+            faults = [fault for fault in faults if not self._decoded.concerns_known(fault)]
         if faults:
             self.faults += faults
             self._codes.add(code)

@@ -24,7 +24,7 @@ from postroom.metrics import EdgeMetrics
 from postroom.templates import TemplateSet
 from service.accept import Accepted, AcceptMessage, storage_full, unavailable
 from service.auth import Identity
-from service.schema import MessageRequest
+from service.schema import Decoded
 
 ACCEPT_SECONDS = 2.0
 LOOK_SECONDS = 0.25
@@ -63,10 +63,10 @@ class Desk:
         self._accept = AcceptMessage(config, templates, acceptance, self.digests, self._ring)
         self.cancel = acceptance.cancel
 
-    async def accept(self, identity: Identity, request: MessageRequest) -> Accepted:
+    async def accept(self, identity: Identity, decoded: Decoded) -> Accepted:
         """Accept a request; see `AcceptMessage`."""
         try:
-            return await self._accept(identity, request)
+            return await self._accept(identity, decoded)
         except RefusedError as refused:
             if refused.code == Code.CONFLICT:
                 self.metrics.replays.labels(identity.name, "conflict").inc()

@@ -5,6 +5,7 @@ from typing import Any
 import msgspec
 from litestar import MediaType, Request, Response, get, post
 
+from postroom.decode import convert
 from postroom.errors import Code, RefusedError
 from postroom.explain import moment
 from postroom.ids import is_message_id
@@ -16,7 +17,7 @@ from service.auth import Identity
 from service.desk import Desk
 from service.docs import docs_page
 from service.openapi import openapi_json
-from service.schema import MessageRequest, decode_request
+from service.schema import Decoded, decode_request
 from service.view import AcceptedView, MessageList, TemplateView, view_accepted, view_message
 
 JSON = "application/json"
@@ -166,17 +167,21 @@ async def _read(desk: Desk, message_id: str) -> StoredMessage | None:
         raise unavailable() from None
 
 
-def _with_ref(wanted: MessageRequest, key: str | None) -> MessageRequest:
+def _with_ref(decoded: Decoded, key: str | None) -> Decoded:
     """Take `Idempotency-Key` for the client_ref: bare, or an RFC 8941 string in quotes."""
     if key is None:
-        return wanted
+        return decoded
     if len(key) > 1 and key[0] == key[-1] == '"':
         key = key[1:-1]
-    if wanted.client_ref is None:
-        return decode_request(_encode(msgspec.structs.replace(wanted, client_ref=key)))
-    if wanted.client_ref != key:
+    request = decoded.request
+    if request.client_ref is None:
+        named, faults = convert(
+            msgspec.to_builtins(msgspec.structs.replace(request, client_ref=key)), type(request)
+        )
+        return Decoded(named or request, [*decoded.faults, *faults])
+    if request.client_ref != key:
         raise RefusedError(Code.IDEMPOTENCY_KEY_MISMATCH, "Send one of them, or the same in both.")
-    return wanted
+    return decoded
 
 
 async def _view_accepted(desk: Desk, accepted: Accepted) -> AcceptedView:

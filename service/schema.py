@@ -6,12 +6,14 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct
 
-from postroom.decode import convert
+from postroom.decode import Fault, convert, join
 from postroom.errors import Code, RefusedError
 
 MAX_DEPTH = 32
 MAX_RECIPIENTS = 50
 MAX_METADATA = 20
+FAULTS_DETAIL = "See errors for each field and what is wrong with it."
+STAND_IN = [{"address": "nobody@example.com"}]  # for recipients that could not be read
 MONTH_SECONDS = 30 * 24 * 3600
 
 ClientRef = Annotated[
@@ -118,28 +120,57 @@ _decoder = msgspec.json.Decoder(MessageRequest)
 _encoder = msgspec.json.Encoder(order="deterministic")
 
 
-def decode_request(body: bytes) -> MessageRequest:
+class Decoded(Struct, frozen=True):
+    """A request with the faults found so far; it lacks the fields that have them, and is never accepted then."""
+
+    request: MessageRequest
+    faults: list[Fault] = []
+
+    def concerns_known(self, fault: Fault) -> bool:
+        """True for a fault that only follows from a field having been left out."""
+        left_out = {_field(known) for known in self.faults}
+        if not fault.pointer:
+            return bool(left_out & {"template", "content"})
+        return _field(fault) in left_out
+
+
+def decode_request(body: bytes) -> Decoded:
     """Decode a body strictly.
 
     Raises:
-        RefusedError: 400 where it is not JSON or nested too deeply, 422 with all faults otherwise.
+        RefusedError: 400 where it is not JSON or nested too deeply; 422 where so little of it is right that
+            nothing more can be said about it.
     """
     try:
-        request = _decoder.decode(body)
+        decoded = Decoded(_decoder.decode(body))
     except msgspec.ValidationError:
-        data = _decode_plain(body)
-        request_or_none, faults = convert(data, MessageRequest)
-        if request_or_none is None:
-            detail = "See errors for each field and what is wrong with it."
-            raise RefusedError(Code.INVALID_REQUEST, detail, faults=faults) from None
-        request = request_or_none
+        decoded = _decode_what_is_right(_decode_plain(body))
     except (msgspec.DecodeError, UnicodeDecodeError, ValueError):
         raise _malformed() from None
     except RecursionError:
         raise _too_deep() from None
-    if body.count(b"[") + body.count(b"{") > MAX_DEPTH and request.template is not None:
-        _check_depth(request.template.variables)
-    return request
+    template = decoded.request.template
+    if body.count(b"[") + body.count(b"{") > MAX_DEPTH and template is not None:
+        _check_depth(template.variables)
+    return decoded
+
+
+def _decode_what_is_right(data: object) -> Decoded:
+    """Decode without the fields that have faults, so that the others are judged too and told in one answer."""
+    request, faults = convert(data, MessageRequest)
+    if request is not None:
+        return Decoded(request)
+    left_out = {_field(fault) for fault in faults}
+    if isinstance(data, dict) and "" not in left_out:
+        kept = {name: value for name, value in data.items() if join("", name)[1:] not in left_out}
+        request, _ = convert({"agent": "", "to": STAND_IN, **kept}, MessageRequest)
+    if request is None or "agent" in left_out:
+        raise RefusedError(Code.INVALID_REQUEST, FAULTS_DETAIL, faults=faults)
+    return Decoded(request, faults)
+
+
+def _field(fault: Fault) -> str:
+    return fault.pointer.split("/", 2)[1] if fault.pointer else ""
 
 
 def field_values(request: MessageRequest) -> dict[int, bytes]:

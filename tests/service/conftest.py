@@ -1,0 +1,133 @@
+"""One API process with its Redis and no worker, for all tests of the edge."""
+
+import hashlib
+import http.client
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.redisd import RedisServer
+from tests.stack import CONFIG, OTHER_TOKEN, QUICK, ROOT, TOKEN, channel, free_port
+
+NARROW = """\
+[callers.narrow]
+agents = ["orders"]
+priorities = ["normal", "bulk"]
+tokens = [{{ id = "t3", sha256 = "{sha}" }}]
+"""
+
+
+class Api:
+    """The process, and a plain client of it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.redis = RedisServer(folder)
+        self.port, self._metrics_port = free_port(), free_port()
+        self.log = folder / "api.log"
+        self._config = folder / "postroom.toml"
+        sha, other, narrow = (
+            hashlib.sha256(token.encode()).hexdigest() for token in (TOKEN, OTHER_TOKEN, "pr_test_narrow")
+        )
+        text = CONFIG.format(
+            templates=ROOT / "templates",
+            worker=QUICK,
+            agent="",
+            channels=channel("orders", 1),
+            logins=channel("logins", 1),
+            agents="",
+            names='["orders", "logins"]',
+            sha=sha,
+            other_sha=other,
+            more=NARROW.format(sha=narrow),
+        )
+        self._config.write_text(text)
+
+    def start(self) -> subprocess.Popen[bytes]:
+        """Start everything and wait for it."""
+        self.redis.start()
+        environ = {
+            **os.environ,
+            "POSTROOM_CONFIG": str(self._config),
+            "POSTROOM_REDIS_URL": self.redis.url,
+            "POSTROOM_PORT": str(self.port),
+            "POSTROOM_METRICS_PORT": str(self._metrics_port),
+            "POSTROOM_LOG_FORMAT": "json",
+        }
+        with self.log.open("ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "service"],
+                env=environ,
+                stdout=log,
+                stderr=log,
+                cwd=ROOT,
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + 15
+        while not self._ready():
+            assert time.monotonic() < deadline, self.log.read_text()
+            time.sleep(0.02)
+        return process
+
+    def post(
+        self,
+        body: Any,
+        *,
+        method: str = "POST",
+        path: str = "/v1/messages",
+        authorization: str | None = f"Bearer {TOKEN}",
+        content_type: str = "application/json",
+    ) -> tuple[int, dict[str, Any], bytes]:
+        """Send a request; return status, the document with its type and header fields added, and the bytes."""
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        headers = {"Content-Type": content_type, "Content-Length": str(len(data))}
+        if authorization is not None:
+            headers["Authorization"] = authorization
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=15)
+        connection.request(method, path, data, headers)
+        response = connection.getresponse()
+        raw = response.read()
+        fields = {name.lower(): value for name, value in response.getheaders()}
+        connection.close()
+        kind = fields.get("content-type", "")
+        document = json.loads(raw) if "json" in kind else {}
+        return response.status, {**document, "content_type": kind, "headers": fields}, raw
+
+    def exchange(self, raw: bytes) -> bytes:
+        """Send bytes and return everything that comes back within a moment."""
+        with socket.create_connection(("127.0.0.1", self.port)) as connection:
+            connection.sendall(raw)
+            connection.settimeout(0.5)
+            answer = b""
+            try:
+                while more := connection.recv(65536):
+                    answer += more
+            except (TimeoutError, ConnectionResetError):
+                pass
+            return answer
+
+    def _ready(self) -> bool:
+        try:
+            return self.post(b"", method="GET", path="/readyz")[1].get("redis") == "ok"
+        except OSError:
+            return False
+
+
+@pytest.fixture(scope="session")
+def api() -> Iterator[Api]:
+    """The API, started once."""
+    with tempfile.TemporaryDirectory(prefix="pr") as folder:
+        running = Api(Path(folder))
+        process = running.start()
+        yield running
+        process.terminate()
+        process.wait(15)
+        running.redis.kill()
