@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+
 from tests.redisd import RedisServer
 from tests.smtpd import Smtpd
 from tests.stack import Stack
