@@ -4,6 +4,7 @@ from typing import Any
 
 import msgspec
 from litestar import MediaType, Request, Response, get, post
+from litestar.params import FromPath
 
 from postroom.decode import convert
 from postroom.errors import Code, RefusedError
@@ -60,7 +61,7 @@ async def send_message(request: AnyRequest) -> Response[bytes]:
 
 
 @get("/v1/messages/{message_id:str}")
-async def get_message(request: AnyRequest, message_id: str) -> Response[bytes]:
+async def get_message(request: AnyRequest, message_id: FromPath[str]) -> Response[bytes]:
     """Show one of the caller's messages; another caller's is not found."""
     identity = _identity(request, "read")
     desk = _desk(request)
@@ -94,7 +95,7 @@ async def find_messages(request: AnyRequest) -> Response[bytes]:
 
 
 @post("/v1/messages/{message_id:str}/cancel", status_code=200)
-async def cancel_message(request: AnyRequest, message_id: str) -> Response[bytes]:
+async def cancel_message(request: AnyRequest, message_id: FromPath[str]) -> Response[bytes]:
     """Call a message back while nothing of it may have been sent; honest where that is too late."""
     identity = _identity(request, "send")
     desk = _desk(request)
