@@ -22,7 +22,7 @@ from redis.backoff import ExponentialBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
-from postroom.ledger.clients import connection_options
+from postroom.ledger.clients import connection_options, end_tasks
 
 QUEUE = "pr:rounds"
 JOB = "deliver"
@@ -102,10 +102,7 @@ class RoundsWorker:
         tasks = set(self._worker.tasks.values())
         if tasks:
             await asyncio.wait(tasks, timeout=grace)
-        leftover = [task for task in (self._worker.main_task, *tasks) if task is not None and not task.done()]
-        for task in leftover:
-            task.cancel()
-        await asyncio.gather(*leftover, return_exceptions=True)
+        await end_tasks(*(task for task in (self._worker.main_task, *tasks) if task is not None))
 
     def abandon(self) -> list[asyncio.Task[Any]]:
         """Return the rounds that still run after arq's worker gave up."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import io
 import json
 import os
 import signal
@@ -9,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -19,6 +21,7 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
 
+from postroom.ledger.scripts import load_scripts
 from tests.redisd import RedisServer
 
 ROOT = Path(__file__).parents[1]
@@ -151,7 +154,7 @@ class Stack:
         )
         return self
 
-    async def __aexit__(self, *_: object) -> None:
+    async def __aexit__(self, kind: object, *_: object) -> None:
         for process in self.processes.values():
             if process.poll() is None:
                 process.send_signal(signal.SIGCONT)
@@ -159,15 +162,16 @@ class Stack:
         # Not `wait`: what takes the mail may live in this event loop, and must hear their QUIT.
         with suppress(AssertionError):
             await self.until(self._all_over, "all have ended", 10)
-        for process in self.processes.values():
-            if process.poll() is None:
-                process.kill()
-                process.wait(10)
+        stuck = [name for name, process in self.processes.items() if process.poll() is None]
+        for name in stuck:
+            self.processes[name].kill()
+            self.processes[name].wait(10)
         if self._session is not None:
             await self._session.close()
         if self._ledger is not None:
             await self._ledger.aclose()
         self.redis.kill()
+        assert not stuck or kind is not None, f"not ended by SIGTERM: {stuck}\n{self._last_words()}"
 
     @property
     def session(self) -> aiohttp.ClientSession:
@@ -250,6 +254,12 @@ class Stack:
         writer.close()
         return [line.decode("latin-1") for line in lines[1:] if b" lua] " not in line]
 
+    async def script_calls(self, seconds: float) -> Counter[str]:
+        """Return how often each of the ledger's scripts is called in that time."""
+        names = {script.sha: name for name, script in load_scripts().items()}
+        calls = [line.split('"') for line in await self.commands(seconds)]
+        return Counter(names.get(words[3], "unknown") for words in calls if words[1].upper() == "EVALSHA")
+
     def _start(self, name: str, package: str, more: dict[str, str], metrics: int) -> subprocess.Popen[bytes]:
         environ = {
             **os.environ,
@@ -273,13 +283,17 @@ class Stack:
 
     async def post(self, body: dict[str, Any], **options: Any) -> tuple[int, dict[str, Any], dict[str, str]]:
         """POST a message once; return status, body and header fields."""
-        async with self.session.post(f"{self.url}/v1/messages", json=body, **options) as response:
+        data = io.BytesIO(json.dumps(body).encode())
+        kind = {"Content-Type": "application/json"}
+        async with self.session.post(
+            f"{self.url}/v1/messages", data=data, headers=kind, **options
+        ) as response:
             answer = await response.json(content_type=None)
             return response.status, answer, {k.lower(): v for k, v in response.headers.items()}
 
     async def accept(self, body: dict[str, Any]) -> str:
         """POST like a good caller, the same ref again on 503 and broken connections; return the id."""
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + 3 * PATIENCE
         while time.monotonic() < deadline:
             try:
                 status, answer, _ = await self.post(body)
@@ -291,17 +305,18 @@ class Stack:
             await asyncio.sleep(0.05)
         raise AssertionError("not accepted in time")
 
-    async def accept_many(self, bodies: Iterable[dict[str, Any]], callers: int = 16) -> list[str]:
-        """POST many like `callers` good callers; return the ids in the order of acceptance."""
-        todo, ids = iter(bodies), []
+    async def accept_many(
+        self, bodies: Iterable[dict[str, Any]], callers: int = 16, into: dict[str, float] | None = None
+    ) -> dict[str, float]:
+        """POST many like `callers` good callers; return (and fill in) when each id was accepted, in Unix time."""
+        todo, accepted = iter(bodies), {} if into is None else into
 
         async def call() -> None:
             for body in todo:
-                message_id = await self.accept(body)
-                ids.append(message_id)
+                accepted[await self.accept(body)] = time.time()
 
         await asyncio.gather(*(call() for _ in range(callers)))
-        return ids
+        return accepted
 
     async def get_many(self, ids: Iterable[str], callers: int = 16) -> dict[str, dict[str, Any]]:
         """GET many messages, by id."""
@@ -371,7 +386,9 @@ class Stack:
     def _last_words(self) -> str:
         parts = []
         for name in self.processes:
-            parts += [f"--- {name}", *(self.folder / f"{name}.log").read_text().splitlines()[-15:]]
+            lines = (self.folder / f"{name}.log").read_text().splitlines()
+            lines = [line for line in lines if '"event":"http.request"' not in line]
+            parts += [f"--- {name}", *lines[-15:]]
         return "\n".join(parts)
 
     async def _all_over(self) -> bool:

@@ -10,6 +10,7 @@ from structlog.typing import FilteringBoundLogger
 from postroom import rounds
 from postroom.config.structs import Config
 from postroom.config.units import seconds
+from postroom.ledger.clients import end_tasks
 from postroom.ledger.delivery import Claim, Claimed, Delivery, Finished, Pace
 from postroom.ledger.errors import LedgerError
 from postroom.ledger.reading import Reading
@@ -59,9 +60,12 @@ class Carrier:
         self._ledger_ok = True
 
     async def deliver(self, agent: str) -> None:
-        """Run a round for the agent, unless one is running here. Never raises: a round is only an alarm clock."""
+        """Run a round for the agent, one at a time. Never raises: a round is only an alarm clock."""
         config = self.config.agents.get(agent)
-        if self.draining or agent in self._rounds or config is None:
+        if self.draining or config is None:
+            return
+        if agent in self._rounds:
+            self._rounds[agent].rung_again = True
             return
         ways = self._ways.get(agent)
         if ways is None:
@@ -74,6 +78,8 @@ class Carrier:
             self.log.exception("round.crashed", agent=agent)
         finally:
             del self._rounds[agent]
+        if round_.rung_again and not self.draining:
+            self.ring_soon(agent)
 
     def deliver_beside(self, agent: str) -> None:
         """Run a round without arq, where ringing for one failed."""
@@ -161,9 +167,7 @@ class Carrier:
 
     async def aclose(self) -> None:
         """Close all channels."""
-        for task in self._beside:
-            task.cancel()
-        await asyncio.gather(*self._beside, return_exceptions=True)
+        await end_tasks(*self._beside)
         await asyncio.gather(*(ways.aclose() for ways in self._ways.values()), return_exceptions=True)
 
     @property

@@ -32,10 +32,10 @@ class Holdings:
         """True where the message is still in this process's hands."""
         return message_id in self._messages[agent]
 
-    def lose(self, agent: str, message_ids: list[str]) -> None:
-        """Renewing showed that these are somebody else's by now."""
+    def lose(self, agent: str, messages: list[tuple[str, int]]) -> None:
+        """Renewing showed that these, under these fences, are somebody else's by now."""
         held = self._messages[agent]
-        self._lost.update(i for i in message_ids if i in held)
+        self._lost.update(i for i, fence in messages if held.get(i) == fence)
 
     def is_lost(self, message_id: str) -> bool:
         """True where the message was found to be somebody else's."""

@@ -1,8 +1,11 @@
 """A lane: one connection and one claim at a time, for one agent.
 
-The connection is made first: what goes wrong with it is the channel's matter, and no message has been touched.
+The connection is made before anything is claimed: what goes wrong with it is the channel's matter, and no message
+has been touched. A lane is on the ledger's list before it connects and until it has hung up, so that the agent's
+`connections` hold over all workers.
 """
 
+import asyncio
 import time
 import uuid
 from typing import TYPE_CHECKING
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
 
 MOST_CLAIMED = 64
 LEDGER_PAUSE = 0.25  # seconds until a lane asks again, while the ledger is away
+PACE_SECONDS = 1.0  # how long a lane waits for the agent's rate without looking
 BULK_EVERY = 8  # so often a lane looks at bulk mail first, so that it never starves
 
 
@@ -33,7 +37,9 @@ class Lane:
         self._batch = 1
         self._claims = 0
         self._idle_since = time.monotonic()
-        self._left = False  # by the claim that found nothing due, in the ledger itself
+        self._left = (
+            False  # a claim took it off the ledger's list: nothing was due, or there are lanes enough
+        )
 
     async def run(self) -> None:
         """Never raises but for cancellation: what goes wrong is written down and the mail goes back."""
@@ -43,41 +49,55 @@ class Lane:
         except Exception:
             self._carrier.log.exception("lane.crashed", agent=self._agent)
         finally:
+            await self._hang_up()
             self._carrier.holdings.leave(self._agent, self.id)
-            await self._clear_up()
+            if not self._left:
+                await self._carrier.leave_lane(self._agent, self.id, self._round.pace)
 
     async def _work_until_done(self) -> None:
         while not self._round.over and not self._left:
             try:
                 await self._carrier.outbox.wait_until_flowing()
+                if self._way is None or self._lingered():
+                    await self._hang_up()
+                    if not await self._is_needed():
+                        continue
                 if not await self._hold_connection():
                     return
-                claim = await self._claim()
-                if claim is None:
-                    return
-                await self._deliver(claim)
+                claim = await self._claim(self._batch)
+                if claim is not None:
+                    await self._deliver(claim)
             except LedgerError as error:
                 self._carrier.ledger_failed(error)
                 await self._round.pause(LEDGER_PAUSE)
 
+    def _lingered(self) -> bool:
+        return time.monotonic() - self._idle_since >= self._carrier.linger
+
+    async def _is_needed(self) -> bool:
+        """Without a connection: stay on the ledger's list, or get on it, only where mail is due and may be sent."""
+        claim = await self._claim(0, leave=True)
+        if claim is None or self._left:
+            return False
+        if not claim.more:  # mail is due, and the agent's rate is in the way
+            await self._round.wait_for_mail(PACE_SECONDS, claim.next_in_ms)
+        return claim.more
+
     async def _hold_connection(self) -> bool:
         """Have a ready connection in hand, before anything is claimed."""
         if self._way is not None and not self._way.connection.usable:
-            way, self._way = self._way, None
-            await way.connection.aclose()
+            await self._hang_up()
         if self._way is None:
             self._way = await self._round.ways.open()
         return self._way is not None
 
-    async def _claim(self) -> Claim | None:
-        agent = self._round.config
+    async def _claim(self, most: int, *, leave: bool = False) -> Claim | None:
         self._claims += 1
-        leave = time.monotonic() - self._idle_since >= self._carrier.linger
         claim = await self._carrier.delivery.claim(
             self._agent,
             self.id,
-            most=self._batch,
-            connections=agent.connections,
+            most=most,
+            connections=self._round.config.connections,
             pace=self._round.pace,
             order="bhn" if self._claims % BULK_EVERY == 0 else "hnb",
             leave=leave,
@@ -89,7 +109,7 @@ class Lane:
         for message in claim.messages:
             self._carrier.holdings.take(self._agent, message.id, message.fence)
         self._carrier.account_claim(self._agent, claim)
-        self._left = leave and not claim.messages and not claim.more
+        self._left = claim.left
         return claim
 
     async def _deliver(self, claim: Claim) -> None:
@@ -102,9 +122,9 @@ class Lane:
             # No more at once than it sent in the last second: what a lane holds, nobody else can send.
             rate = done / max(self._idle_since - started, 1e-6)
             self._batch = min(MOST_CLAIMED, max(1, int(rate)))
-        elif not self._left:
+        else:
             linger_left = self._idle_since + self._carrier.linger - time.monotonic()
-            await self._round.wait_for_mail(max(0.0, linger_left), claim.next_in_ms)
+            await self._round.wait_for_mail(linger_left, claim.next_in_ms)
 
     async def _send_all(self, messages: tuple[Claimed, ...]) -> int:
         """Send one after the other; what cannot be sent now goes back untouched."""
@@ -115,53 +135,51 @@ class Lane:
                     break
                 if self._carrier.holdings.is_lost(message.id):
                     self._carrier.holdings.drop(self._agent, message.id)
-                elif not await self._send(message):
+                    done += 1
+                    continue
+                way = self._way
+                ended = await self._send(message, way)
+                if ended is None:
                     break
+                # From here on the message has an outcome: whatever else goes wrong, it is not given back.
+                self._carrier.settle(message, ended, way.channel)
                 done += 1
+                await self._go_on(ended, way)
         finally:
             rest = [m for m in messages[done:] if self._carrier.holdings.holds(self._agent, m.id)]
             if rest:
                 self._carrier.give_back(self._agent, rest, self._round.pace)
         return done
 
-    async def _send(self, message: Claimed) -> bool:
-        """Make one attempt. False where the message was not sent and nothing more should be tried now."""
-        assert self._way is not None
-        carrier, way = self._carrier, self._way
+    async def _send(self, message: Claimed, way: Way) -> Ended | None:
+        """Make one attempt. None where the message was not sent and nothing more should be tried now."""
+        carrier = self._carrier
         try:
             ended = await carrier.attempt(message, way.connection, way.channel)
         except FenceLostError:
             carrier.metrics.fence_lost.labels("advance").inc()
             carrier.log.warning("fence.rejected", agent=self._agent, message_id=message.id, step="advance")
-            await self._drop_connection()
-            return False
         except LedgerError as error:
             carrier.ledger_failed(error)
-            await self._drop_connection()
-            return False
-        if isinstance(ended, ChannelFault):
-            await self._drop_connection()
+        except asyncio.CancelledError:
+            # The dot may be out: what the mark says must stand, so it is not given back.
+            carrier.holdings.drop(self._agent, message.id)
+            raise
+        else:
+            if not isinstance(ended, ChannelFault):
+                return ended
+            await self._hang_up()
             await self._round.ways.stop(way.channel, ended)
-            return False
-        await self._settle(message, ended, way)
-        return True
+        await self._hang_up()
+        return None
 
-    async def _settle(self, message: Claimed, ended: Ended, way: Way) -> None:
-        self._carrier.settle(message, ended, way.channel)
+    async def _go_on(self, ended: Ended, way: Way) -> None:
+        if not way.connection.usable:
+            await self._hang_up()
         if ended.defect is None:
             await self._round.ways.worked(way.channel)
-        if not way.connection.usable:
-            await self._drop_connection()
-            await self._hold_connection()
 
-    async def _drop_connection(self) -> None:
+    async def _hang_up(self) -> None:
         way, self._way = self._way, None
         if way is not None:
             await way.connection.aclose()
-
-    async def _clear_up(self) -> None:
-        """Park the connection and leave the ledger's list of lanes; mail that is due is rung for."""
-        if self._way is not None:
-            await self._round.ways.park(self._way)
-        if not self._left:
-            await self._carrier.leave_lane(self._agent, self.id, self._round.pace)

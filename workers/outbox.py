@@ -30,7 +30,14 @@ class Outbox:
         """Write an outcome; `written` hears where it left the message, None where it was somebody else's."""
 
         async def write() -> None:
-            written(await self._delivery.finish(finish))
+            try:
+                finished = await self._delivery.finish(finish)
+            except (LedgerUnavailableError, LedgerUnconfirmedError):
+                raise
+            except LedgerError:
+                written(None)  # it is held no longer, or its lease would be renewed for ever
+                raise
+            written(finished)
 
         self._insist(write)
 

@@ -20,7 +20,7 @@ from workers.ways import Ways
 if TYPE_CHECKING:
     from workers.carrier import Carrier
 
-POLL_SECONDS = 0.5  # how soon an idle round looks by itself, should the bell's ring have been lost
+POLL_SECONDS = 0.5  # how soon a round looks by itself, should the bell's ring have been lost
 HELP_SECONDS = 1.0
 
 
@@ -38,6 +38,7 @@ class Round:
         self._lanes: set[asyncio.Task[None]] = set()
         self._idle: deque[asyncio.Future[None]] = deque()
         self._rung_for_help = 0.0
+        self.rung_again = False  # by somebody who may have seen no lane, for this round was about to end
 
     async def run(self) -> None:
         """Work until no lane is left."""
@@ -51,16 +52,14 @@ class Round:
                 await self._watch_lanes()
             finally:
                 self.stop()  # cancelled or not, no lane is left without an end
-        if not self.carrier.draining:
-            await self.ways.close_parked()
 
     async def _watch_lanes(self) -> None:
         while self._lanes:
             await asyncio.wait(self._lanes, timeout=POLL_SECONDS)
             if time.monotonic() >= self._ends_at:
                 self.stop()
-            elif self._idle:
-                self.nudge()
+            elif self._lanes and (self._idle or self._has_room()):
+                self.nudge()  # should a ring have been lost; a lane nobody needs leaves at once
 
     def stop(self) -> None:
         """Let every lane finish the message in hand and leave."""

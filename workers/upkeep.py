@@ -6,7 +6,7 @@ import socket
 
 from arq.connections import ArqRedis
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import OutOfMemoryError, RedisError
 
 from postroom import rounds
 from postroom.ledger.delivery import Delivery
@@ -14,7 +14,7 @@ from postroom.ledger.errors import LedgerError
 from postroom.ledger.keys import PARTITIONS
 from workers.carrier import Carrier
 
-RENEW_SHARE = 0.3  # of the lease: two renewals may fail before anything is lost
+RENEW_SHARE = 0.2  # of the lease: one renewal may fail before a lane is lost, three before a message is
 SWEEPER = "pr:sweeper"
 
 
@@ -30,7 +30,8 @@ async def keep_renewing(carrier: Carrier, delivery: Delivery) -> None:
                 carrier.ledger_failed(error)
                 continue
             carrier.ledger_answered()
-            carrier.holdings.lose(agent, lost)
+            gone = set(lost)
+            carrier.holdings.lose(agent, [held for held in messages if held[0] in gone])
 
 
 class Sweep:
@@ -61,7 +62,11 @@ class Sweep:
 
     async def _lead(self) -> bool:
         hold_ms = max(50, int(self._every * 900))
-        return bool(await self._client.set(SWEEPER, self._me, nx=True, px=hold_ms))
+        try:
+            return bool(await self._client.set(SWEEPER, self._me, nx=True, px=hold_ms))
+        except OutOfMemoryError:
+            # A full Redis takes no lock, and sweeping is what drains it: then everybody sweeps.
+            return True
 
     async def _sweep(self) -> None:
         found = await asyncio.gather(*(self._delivery.sweep(p) for p in range(PARTITIONS)))

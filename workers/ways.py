@@ -1,4 +1,4 @@
-"""The ways out of one agent, as this process knows them: its channels, their faults, and warm connections."""
+"""The ways out of one agent, as this process knows them: its channels and their faults."""
 
 import asyncio
 import time
@@ -53,7 +53,6 @@ class Ways:
         self._log = log.bind(agent=name)
         self._stopped: dict[str, float] = {}  # channel → when to try again, by this process's monotonic clock
         self._faulty: set[str] = set()  # channels with a fault in the ledger, not yet proved mended
-        self._parked: dict[str, list[Connection]] = {}
 
     async def refresh(self) -> None:
         """Learn what other workers found out about the channels."""
@@ -67,12 +66,6 @@ class Ways:
         for channel in self._channels:
             if self._stopped.get(channel.name, 0.0) > time.monotonic():
                 continue
-            parked = self._parked.get(channel.name, [])
-            while parked:
-                connection = parked.pop()
-                if connection.usable:
-                    return Way(channel.name, connection)
-                await connection.aclose()
             connected = await channel.connect()
             if not isinstance(connected, ChannelFault):
                 self._metrics.channel_up.labels(self._name, channel.name).set(1)
@@ -115,20 +108,6 @@ class Ways:
         if await self._delivery.mend_channel(self._name, channel):
             self._log.info("breaker.closed", channel=channel)
 
-    async def park(self, way: Way) -> None:
-        """Keep a connection warm for the next lane, or close it where it is used up."""
-        if way.connection.usable:
-            self._parked.setdefault(way.channel, []).append(way.connection)
-        else:
-            await way.connection.aclose()
-
-    async def close_parked(self) -> None:
-        """Close the warm connections that no lane took."""
-        parked = [c for connections in self._parked.values() for c in connections]
-        self._parked.clear()
-        await asyncio.gather(*(connection.aclose() for connection in parked))
-
     async def aclose(self) -> None:
-        """Close everything."""
-        await self.close_parked()
+        """Close the channels."""
         await asyncio.gather(*(channel.aclose() for channel in self._channels))

@@ -2,8 +2,7 @@
 
 import asyncio
 import signal
-from contextlib import AsyncExitStack, suppress
-from typing import Any
+from contextlib import AsyncExitStack
 
 from arq.connections import ArqRedis
 from prometheus_client import CollectorRegistry
@@ -13,7 +12,7 @@ from structlog.typing import FilteringBoundLogger
 from postroom import rounds
 from postroom.config.structs import Config
 from postroom.config.units import milliseconds, seconds
-from postroom.ledger.clients import connection_maker, reading_client
+from postroom.ledger.clients import connection_maker, end_tasks, reading_client
 from postroom.ledger.delivery import Delivery
 from postroom.ledger.errors import LedgerUnavailableError
 from postroom.ledger.pipe import ScriptPipe
@@ -35,7 +34,7 @@ PIPE_SECONDS = 5.0
 DRAIN_SECONDS = 130.0
 FLUSH_SECONDS = 10.0
 PUBLISH_SECONDS = 5.0
-RESTART_PAUSES = (0.1, 0.5, 1.0, 2.0, 5.0)
+RESTART_PAUSES = (0.1, 0.5, 1.0)  # nobody fetches rounds meanwhile
 
 
 class WorkerProcess:
@@ -103,14 +102,14 @@ class WorkerProcess:
         self._log.info("service.started", metrics_port=self._settings.metrics_port)
         await self._stopping.wait()
         self._log.info("service.draining", lanes=carrier.lanes)
-        await cancel(sweeping)
+        await end_tasks(sweeping)
         carrier.drain()
         await fetching
         await carrier.ended(DRAIN_SECONDS)
         left = await carrier.outbox.flush(FLUSH_SECONDS)
         if left:
             self._log.error("outcomes.unwritten", count=left)
-        await cancel(*background)
+        await end_tasks(*background)
         await carrier.aclose()
         await bell.aclose()
         await carrier.delivery.aclose()
@@ -126,9 +125,9 @@ class WorkerProcess:
             await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
             if self._stopping.is_set():
                 await worker.stop(DRAIN_SECONDS)
-                await cancel(running, stopping)
+                await end_tasks(running, stopping)
                 return
-            await cancel(stopping)
+            await end_tasks(stopping)
             error = running.exception()
             self._log.warning("arq.restarted", error=type(error).__name__)
             # Rounds that are running go on: they belong to the carrier, not to arq's worker.
@@ -146,12 +145,3 @@ async def publish(templates: TemplateSet, client: Redis) -> None:
             await asyncio.sleep(PUBLISH_SECONDS)
         else:
             return
-
-
-async def cancel(*tasks: asyncio.Task[Any]) -> None:
-    """Cancel tasks and wait until they have ended; what they raised is of no use any more."""
-    for task in tasks:
-        task.cancel()
-    for task in tasks:
-        with suppress(asyncio.CancelledError, Exception):
-            await task

@@ -20,7 +20,7 @@ if (not rank and live >= connections) or (rank and live > connections) then
     redis.call('ZREM', LANES, lane)
     return {'full'}
 end
-redis.call('ZADD', LANES, now + lease, lane)
+redis.call('ZADD', LANES, lane_till(now, lease), lane)
 
 -- GCRA with Redis's clock. The theoretical arrival time is clamped, since clocks jump at a failover.
 local arrival, pace_wait = micros, nil

@@ -119,6 +119,10 @@ local function renew_agenda(first)
     if first then redis.call('ZADD', AGENDA, first, AGENT) else redis.call('ZREM', AGENDA, AGENT) end
 end
 
+-- A lane counts for half a lease after its owner was last heard of: it holds nothing but a place, and the places
+-- of a worker that was killed keep its agents standing still.
+local function lane_till(now, lease) return now + math.floor(lease / 2) end
+
 -- Wakes the agent for mail that is due. Where lanes live, an idle one is told over the bell and a busy one
 -- looks again by itself; a lane leaves only inside a claim that finds nothing due, so it cannot miss this.
 -- Returns 1 where nobody is awake and the caller should ring for a round.

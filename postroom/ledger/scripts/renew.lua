@@ -3,7 +3,7 @@
 write_although_full()
 local now = math.floor(clock() / 1000)
 local till, lanes = now + tonumber(ARGV[5]), tonumber(ARGV[6])
-for i = 7, 6 + lanes do redis.call('ZADD', LANES, 'XX', till, ARGV[i]) end
+for i = 7, 6 + lanes do redis.call('ZADD', LANES, 'XX', lane_till(now, tonumber(ARGV[5])), ARGV[i]) end
 local lost = {}
 for i = 7 + lanes, #ARGV, 2 do
     local v = redis.call('HMGET', record_key(ARGV[i]), 's', 'f', 'p', 'ss')

@@ -1,0 +1,186 @@
+"""Faults of the SMTP side, seen end to end: what a caller reads, and what the receivers got."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from tests.faults.mail import SECONDS, Receiver, ambiguous, assert_delivered, moment
+from tests.stack import QUICK, Stack, agent_toml, channel, free_port, sample
+
+pytestmark = [pytest.mark.timeout(SECONDS), pytest.mark.asyncio(loop_scope="module")]
+
+SECURE = 'tls = "starttls"\nusername = "user"\npassword = { env = "TEST_SMTP_PASSWORD" }'
+SCRIPTS: dict[str, dict[str, Any]] = {
+    "mixed": {"RCPT:later@example.com": "451 4.2.1 later", "RCPT:nobody@example.com": "550 5.1.1 nobody"},
+    "insecure": {},
+    "dropping": {"DOT": ["accept drop", "ok"]},
+    "holding": {"DOT": ["accept drop", "ok"]},
+    "closing": {"DOT": "ok"},
+    "second": {},
+}
+
+
+class Street:
+    """One stack whose agents each have a receiver of their own."""
+
+    def __init__(self, stack: Stack, receivers: dict[str, Receiver], closed_port: int) -> None:
+        self.stack, self.receivers, self.closed_port = stack, receivers, closed_port
+
+    async def post(self, ref: str, agent: str, *addresses: str) -> str:
+        to = [{"address": address} for address in addresses or ("ada@example.com",)]
+        return await self.stack.accept(sample(ref, agent=agent, to=to))
+
+    async def until(self, message_id: str, **wanted: Any) -> dict[str, Any]:
+        """Wait until these fields of a message have these values; `reason` is its code."""
+        found: dict[str, Any] = {}
+
+        async def is_so() -> bool:
+            nonlocal found
+            found = await self.stack.get(message_id)
+            seen = {**found, "reason": (found["reason"] or {}).get("code")}
+            return all(seen[name] == value for name, value in wanted.items())
+
+        try:
+            await self.stack.until(is_so, f"{wanted}", 15)
+        except AssertionError as late:
+            raise AssertionError(f"{found}\n{late}") from None
+        return found
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def street() -> AsyncIterator[Street]:
+    closed_port = free_port()
+    monkeypatch = pytest.MonkeyPatch()
+    monkeypatch.setenv("TEST_SMTP_PASSWORD", "swordfish")
+    async with AsyncExitStack() as stack:
+        folder = Path(stack.enter_context(TemporaryDirectory(prefix="pr")))
+        receivers = {
+            name: await stack.enter_async_context(Receiver(script)) for name, script in SCRIPTS.items()
+        }
+        logins = await stack.enter_async_context(Receiver())
+        receivers["logins"] = logins
+        agents = {
+            name: agent_toml(name, channel(name, receivers[name].port))
+            for name in ("mixed", "dropping", "closing")
+        }
+        agents["insecure"] = agent_toml(
+            "insecure", channel("insecure", receivers["insecure"].port, "relay", SECURE)
+        )
+        agents["holding"] = agent_toml(
+            "holding", channel("holding", receivers["holding"].port), options='on_ambiguous = "hold"'
+        )
+        agents["away"] = agent_toml("away", channel("away", closed_port))
+        agents["spare"] = agent_toml(
+            "spare",
+            channel("spare", free_port(), "first"),
+            channel("spare", receivers["second"].port, "second"),
+        )
+        running = await stack.enter_async_context(Stack(folder, logins.port, worker=QUICK, agents=agents))
+        await asyncio.gather(running.start_api(), running.start_worker())
+        yield Street(running, receivers, closed_port)
+    monkeypatch.undo()
+
+
+async def test_one_deferred_recipient_does_not_hold_up_the_others(street: Street):
+    """451 for one of three: the two others get it once, the third alone waits for the profile's first retry."""
+    message_id = await street.post(
+        "mixed-1", "mixed", "ada@example.com", "later@example.com", "bob@example.com"
+    )
+    message = await street.until(message_id, state="queued", reason="retrying")
+    states = [recipient["state"] for recipient in message["recipients"]]
+    assert ["sent", "queued", "sent"] == states
+    assert (451, "4.2.1") == tuple(
+        message["recipients"][1]["reason"][k] for k in ("reply_code", "enhanced_code")
+    )
+    assert ["deferred"] == [attempt["outcome"] for attempt in message["attempts"]]
+    wait = moment(message["next_attempt_at"]) - moment(message["attempts"][0]["at"])
+    assert 15 <= round(wait, 3) <= 30
+    assert [["ada@example.com", "bob@example.com"]] == street.receivers["mixed"].recipients_of(message_id)
+
+
+async def test_one_refused_recipient_is_partly_sent(street: Street):
+    """550 for one of two: partly_sent, and the refusal stands beside its recipient."""
+    message_id = await street.post("mixed-2", "mixed", "ada@example.com", "nobody@example.com")
+    message = await street.until(message_id, state="partly_sent", finished=True)
+    assert ["sent", "failed"] == [recipient["state"] for recipient in message["recipients"]]
+    assert ("refused", "recipient", 550, "5.1.1") == tuple(message["recipients"][1]["reason"].values())
+    assert [["ada@example.com"]] == street.receivers["mixed"].recipients_of(message_id)
+
+
+async def test_all_recipients_refused_is_failed(street: Street):
+    """550 for all: failed after one attempt, and nothing is delivered."""
+    message_id = await street.post("mixed-3", "mixed", "nobody@example.com")
+    message = await street.until(message_id, state="failed", finished=True)
+    assert ("refused", "recipient", 1) == (
+        message["reason"]["code"],
+        message["reason"]["fault"],
+        len(message["attempts"]),
+    )
+    assert [] == street.receivers["mixed"].recipients_of(message_id)
+
+
+async def test_without_starttls_no_credentials_are_sent(street: Street):
+    """STARTTLS asked for and not offered: no AUTH, nothing failed, a clear reason, and no other agent suffers."""
+    message_id = await street.post("insecure", "insecure")
+    message = await street.until(message_id, state="queued", reason="channel_auth")
+    assert "STARTTLS" in message["reason"]["text"]
+    assert ("agent", []) == (message["reason"]["fault"], message["attempts"])
+    receiver = street.receivers["insecure"]
+    assert receiver.connections >= 1
+    assert [] == [line for line in receiver.lines if line.upper().startswith(("AUTH", "MAIL"))]
+    login = await street.post("login-1", "logins")
+    await assert_delivered(street.stack, street.receivers["logins"], [login])
+
+
+async def test_mail_flows_by_itself_once_the_server_appears(street: Street):
+    """Connection refused: the mail waits with that reason, unharmed, and goes when somebody listens."""
+    message_id = await street.post("away", "away")
+    message = await street.until(message_id, state="queued", reason="channel_connect")
+    assert ("agent", []) == (message["reason"]["fault"], message["attempts"])
+    async with Receiver(port=street.closed_port) as receiver:
+        messages = await assert_delivered(street.stack, receiver, [message_id], 15)
+        assert 1 == len(messages[message_id]["attempts"])
+        # The agent is whole again: the next one is quick.
+        again = await street.post("away-again", "away")
+        await assert_delivered(street.stack, receiver, [again], 2)
+
+
+async def test_hold_leaves_an_ambiguous_outcome_to_a_person(street: Street):
+    """Taken and then the line cut: with `hold` the message is unconfirmed, and there is one copy."""
+    message_id = await street.post("holding", "holding")
+    message = await street.until(message_id, state="unconfirmed", finished=True)
+    assert (1, ["unconfirmed"]) == (ambiguous(message), [r["state"] for r in message["recipients"]])
+    assert 1 == street.receivers["holding"].copies()[message_id]
+
+
+async def test_retry_takes_one_ambiguous_outcome(street: Street):
+    """Taken and then the line cut: with `retry` the message waits to be tried once more, and says why."""
+    message_id = await street.post("dropping", "dropping")
+    message = await street.until(message_id, state="queued", reason="ambiguous")
+    assert 1 == ambiguous(message)
+    assert 1 == street.receivers["dropping"].copies()[message_id]
+
+
+async def test_the_next_channel_is_used_when_the_first_is_away(street: Street):
+    """With the first channel refusing connections the second is used, and the attempt says so."""
+    ids = [await street.post(f"spare-{number}", "spare") for number in range(3)]
+    messages = await assert_delivered(street.stack, street.receivers["second"], ids)
+    assert {"second"} == {a["channel"] for m in messages.values() for a in m["attempts"]}
+    assert {1} == {len(m["attempts"]) for m in messages.values()}
+
+
+async def test_no_process_was_troubled(street: Street):
+    """After all of that no process has ended or logged an error, and connections are closed."""
+    assert ([], []) == (street.stack.exited(), street.stack.mishaps())
+    logins = street.receivers["logins"]
+    await street.stack.until(lambda: _closed(logins), "idle connections are closed")
+
+
+async def _closed(receiver: Receiver) -> bool:
+    return receiver.open == 0

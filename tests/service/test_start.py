@@ -1,0 +1,249 @@
+"""Starting: everything that is wrong is told at once, and nothing starts; what is only unwise is warned of."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from tests.redisd import RedisServer
+from tests.stack import ROOT, free_port
+
+SECRET = "sesam-4711-open"
+GOOD = """
+[templates]
+dir = "{templates}"
+[agents.orders]
+from = {{ address = "orders@shop.example" }}
+[[agents.orders.channels]]
+name = "api"
+kind = "zeptomail"
+token = {{ env = "PR_TEST_SECRET" }}
+[[agents.orders.channels]]
+name = "relay"
+kind = "smtp"
+host = "127.0.0.1"
+port = 2525
+tls = "starttls"
+username = "user"
+password = {{ file = "secret" }}
+[callers.shop]
+agents = ["orders"]
+"""
+BAD = """
+colour = "red"
+[agents.orders]
+from = { address = "orders@shop.example" }
+rate = "fast"
+[[agents.orders.channels]]
+name = "relay"
+kind = "smtp"
+host = "relay.example"
+port = 587
+tls = "starttls"
+password = "sesam-4711-open"
+[[agents.orders.channels]]
+name = "api"
+kind = "zeptomail"
+token = { env = "PR_TEST_NOT_SET" }
+[callers.shop]
+agents = ["orders", 7]
+tokens = [{ id = "k", sha256 = "short" }]
+"""
+BAD_PLACES = [
+    "/colour: unknown field",
+    "/agents/orders/rate: expected",
+    "/agents/orders/channels/0/password: give a secret by reference",
+    "/agents/orders/channels/1/token: environment variable PR_TEST_NOT_SET is not set",
+    "/callers/shop/agents/1: expected `str`, got `int`",
+    "/callers/shop/tokens/0/sha256: expected",
+]
+
+
+def environ(folder: Path, redis: str, **more: str) -> dict[str, str]:
+    """Return the environment of a process of the API."""
+    given = {name: value for name, value in os.environ.items() if not name.startswith("POSTROOM_")}
+    (folder / "secret").write_text(SECRET)
+    return {
+        **given,
+        "PR_TEST_SECRET": SECRET,
+        "POSTROOM_CONFIG": str(folder / "postroom.toml"),
+        "POSTROOM_REDIS_URL": redis,
+        "POSTROOM_LOG_FORMAT": "json",
+        "POSTROOM_PORT": str(free_port()),
+        "POSTROOM_METRICS_PORT": str(free_port()),
+        **more,
+    }
+
+
+def run(env: dict[str, str], *command: str) -> tuple[int, str]:
+    """Run a command to its end; return its status and all it said."""
+    words = command or (sys.executable, "-m", "service")
+    done = subprocess.run(words, env=env, cwd=ROOT, capture_output=True, text=True, timeout=30, check=False)
+    return done.returncode, done.stdout + done.stderr
+
+
+@pytest.fixture
+def good(folder: Path) -> Path:
+    """A folder with a right configuration."""
+    (folder / "postroom.toml").write_text(GOOD.format(templates=ROOT / "templates"))
+    return folder
+
+
+@pytest.mark.parametrize("module", ["service", "workers"])
+def test_every_fault_is_told_and_nothing_starts(folder, module):
+    """Both processes end with 1 and name every fault with its place, and no secret."""
+    (folder / "postroom.toml").write_text(BAD)
+    status, said = run(environ(folder, "unix:///nowhere"), sys.executable, "-m", module)
+    assert 1 == status
+    for place in BAD_PLACES:
+        assert place in said, said
+    assert len(BAD_PLACES) == len(said.splitlines())
+    assert all(line.startswith("postroom: ") for line in said.splitlines())
+    assert SECRET not in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        ({"POSTROOM_PORT": "tcp://10.0.0.1:80"}, "POSTROOM_PORT: must be a port number"),
+        ({"POSTROOM_PORT": "65536"}, "POSTROOM_PORT: must be a port number"),
+        ({"POSTROOM_LOG_FORMAT": "xml", "POSTROOM_LOG_LEVEL": "LOUD"}, "POSTROOM_LOG_LEVEL: must be one of"),
+        ({"POSTROOM_CONFIG": "/nowhere.toml"}, "/nowhere.toml: (whole file): cannot be read"),
+        ({"POSTROOM_REDIS_URL": "http://localhost"}, "/redis/url: must start with"),
+    ],
+)
+def test_a_wrong_environment_is_told(good, more, expected):
+    """A variable that holds what it cannot hold is named."""
+    status, said = run(environ(good, "unix:///nowhere") | more)
+    assert (1, True) == (status, expected in said), said
+    assert "Traceback" not in said
+
+
+def test_a_broken_template_stops_the_start(good):
+    """A template that cannot be used is told with its file."""
+    broken = good / "templates" / "hello"
+    broken.mkdir(parents=True)
+    (broken / "template.toml").write_text('description = "x"')
+    (broken / "subject.txt").write_text("Hello {{ nobody }}")
+    (broken / "body.txt").write_text("{% if %}")
+    text = GOOD.format(templates="templates")
+    (good / "postroom.toml").write_text(text)
+    status, said = run(environ(good, "unix:///nowhere"))
+    assert (1, True) == (status, "hello" in said), said
+    assert "Traceback" not in said
+
+
+def test_a_taken_port_is_named_with_the_remedy(good):
+    """Who finds the port taken learns which variable to set."""
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        for name in ("POSTROOM_PORT", "POSTROOM_METRICS_PORT"):
+            status, said = run(environ(good, "unix:///nowhere", **{name: str(port)}))
+            assert (1, f"postroom: port {port} is taken: set {name} to a free one\n") == (status, said)
+
+
+@pytest.mark.parametrize("policy", ["allkeys-lru", "volatile-ttl", "allkeys-random"])
+def test_a_redis_that_evicts_refuses_the_start(good, policy):
+    """A Redis that would delete queued mail is refused, with the setting to change."""
+    redis = RedisServer(good, "--maxmemory-policy", policy)
+    redis.start()
+    status, said = run(environ(good, redis.url))
+    redis.kill()
+    assert 1 == status
+    assert f"postroom: Redis has maxmemory-policy {policy}" in said
+    assert "set maxmemory-policy noeviction" in said
+    assert SECRET not in said
+
+
+class Service:
+    """An API process that is read from the outside."""
+
+    def __init__(self, folder: Path, env: dict[str, str]) -> None:
+        self.log = folder / "service.log"
+        self.url = f"http://127.0.0.1:{env['POSTROOM_PORT']}"
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "service"],
+                env=env,
+                cwd=ROOT,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def lines(self) -> list[dict]:
+        return [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
+
+    def until(self, event: str) -> dict:
+        """Wait for a line of the log."""
+        deadline = time.monotonic() + 20
+        while True:
+            for line in self.lines():
+                if line["event"] == event:
+                    return line
+            assert time.monotonic() < deadline, self.log.read_text()
+            time.sleep(0.02)
+
+    def stop(self) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(20)
+
+
+def test_without_an_append_only_file_a_warning_is_told(good):
+    """A Redis that forgets on restart is used, and warned of; so is what is unwise in the file."""
+    redis = RedisServer(good, "--appendonly", "no")
+    redis.start()
+    service = Service(good, environ(good, redis.url))
+    try:
+        assert "warning" == service.until("redis.not_durable")["level"]
+        warned = {line["pointer"] for line in service.lines() if line["event"] == "config.warning"}
+        assert {"/agents/orders/bounce_address", "/callers/shop/tokens"} <= warned
+        service.until("service.started")
+        with urllib.request.urlopen(f"{service.url}/readyz", timeout=10) as answer:
+            assert {"ready": True, "redis": "ok"} == json.load(answer)
+    finally:
+        status = service.stop()
+        redis.kill()
+    assert 0 == status
+    assert "service.stopped" == service.until("service.stopped")["event"]
+    assert SECRET not in service.log.read_text()
+
+
+def test_without_redis_it_starts_and_waits(good):
+    """A Redis that is away at the start is waited for, and found when it comes."""
+    redis = RedisServer(good)
+    service = Service(good, environ(good, redis.url))
+    try:
+        service.until("service.started")
+        with urllib.request.urlopen(f"{service.url}/readyz", timeout=10) as answer:
+            assert {"ready": True, "redis": "unavailable"} == json.load(answer)
+        redis.start()
+        service.until("redis.recovered")
+    finally:
+        assert 0 == service.stop()
+        redis.kill()
+
+
+def test_check_tells_faults_and_warnings(good):
+    """`postroom check` ends with 0 and its warnings, or with 1 and every fault."""
+    env = environ(good, "unix:///nowhere")
+    status, said = run(env, sys.executable, "-m", "postroom", "check")
+    assert 0 == status, said
+    assert "warning: /agents/orders/bounce_address: is not set: ZeptoMail would use an address" in said
+    assert "1 agent(s) with 2 channel(s)" in said
+    (good / "postroom.toml").write_text(BAD)
+    status, said = run(env, sys.executable, "-m", "postroom", "check")
+    assert 1 == status
+    assert all(place in said for place in BAD_PLACES)
+    assert SECRET not in said

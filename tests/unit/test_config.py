@@ -1,0 +1,505 @@
+"""The configuration file: the whole of it is right, or every fault is told with its place."""
+
+import re
+from textwrap import dedent
+
+import pytest
+
+from postroom.config.load import BY_REFERENCE, load_config
+from postroom.config.rules import allowed_domains, find_warnings
+from postroom.config.units import milliseconds, per_second, seconds
+from postroom.errors import ConfigError
+from postroom.secret import Secret
+
+SHA = "ab" * 32
+CANARY = "Kanarienvogel"
+CHANNEL = """
+[[agents.orders.channels]]
+name = "relay"
+kind = "smtp"
+host = "relay.example"
+port = 587
+tls = "starttls"
+"""
+AGENT = f"""
+[agents.orders]
+from = {{ address = "orders@shop.example", name = "Shop" }}
+{CHANNEL}
+"""
+CALLER = f"""
+[callers.checkout]
+agents = ["orders"]
+tokens = [{{ id = "k7", sha256 = "{SHA}" }}]
+"""
+GOOD = AGENT + CALLER
+ENVIRON = {"PASSWORD": "hunter2", "TOKEN": "zepto-token"}
+
+
+@pytest.fixture
+def load(tmp_path):
+    """Load a configuration from text; the folder stands in for the file's own."""
+
+    def load(text, environ=ENVIRON):
+        path = tmp_path / "postroom.toml"
+        path.write_text(dedent(text))
+        return load_config(path, environ)
+
+    return load
+
+
+@pytest.fixture
+def faults(load):
+    """Return the faults of a configuration as (pointer, text)."""
+
+    def faults(text, environ=ENVIRON):
+        with pytest.raises(ConfigError) as caught:
+            load(text, environ)
+        return [(fault.pointer, fault.detail) for fault in caught.value.faults]
+
+    return faults
+
+
+def smtp(**options):
+    """Return the good configuration with other options of its channel."""
+    given = {"name": '"relay"', "kind": '"smtp"', "host": '"relay.example"', "port": "587"}
+    given |= {"tls": '"starttls"'} | options
+    lines = "\n".join(f"{key} = {value}" for key, value in given.items() if value is not None)
+    sender = '[agents.orders]\nfrom = { address = "orders@shop.example" }\n'
+    return f"{sender}[[agents.orders.channels]]\n{lines}\n{CALLER}"
+
+
+def zepto(agent="", **options):
+    """Return a configuration with a ZeptoMail channel."""
+    given = {"name": '"api"', "kind": '"zeptomail"', "token": '{ env = "TOKEN" }'} | options
+    lines = "\n".join(f"{key} = {value}" for key, value in given.items() if value is not None)
+    sender = f'[agents.orders]\nfrom = {{ address = "orders@shop.example" }}\n{agent}\n'
+    return f"{sender}[[agents.orders.channels]]\n{lines}\n{CALLER}"
+
+
+def agent(*lines):
+    """Return the good configuration with more lines in its agent."""
+    start = '[agents.orders]\nfrom = { address = "orders@shop.example" }\n'
+    return start + "\n".join(lines) + CHANNEL + CALLER
+
+
+def caller(*lines):
+    """Return the good configuration with another caller."""
+    return f'{AGENT}\n[callers.checkout]\nagents = ["orders"]\n' + "\n".join(lines)
+
+
+SECRET = {"username": '"user"', "password": '{ env = "PASSWORD" }'}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        # form
+        ("x = ", [("", re.compile("is not TOML: .*"))]),
+        ("[a]\n[a]", [("", re.compile("is not TOML: .*"))]),
+        ("bcx = 1", [("/bcx", "unknown field")]),
+        ("agents = []", [("/agents", "expected `object`, got `array`")]),
+        ('environment = "Prod"', [("/environment", re.compile("expected `str` matching regex .*"))]),
+        ("[redis]\nurl = 1", [("/redis/url", "expected `str`, got `int`")]),
+        ("[redis]\nhost = 'x'", [("/redis/host", "unknown field")]),
+        ("[redis]\nmin_replicas_ack = -1", [("/redis/min_replicas_ack", "expected `int` >= 0")]),
+        ("[redis]\nmin_replicas_ack = 6", [("/redis/min_replicas_ack", "expected `int` <= 5")]),
+        ("[redis]\nurl = 'http://x'", [("/redis/url", "must start with redis://, rediss:// or unix://")]),
+        ("[retention]\ncontent = 3600", [("/retention/content", "expected `str`, got `int`")]),
+        ("[retention]\nmessage = '3 days'", [("/retention/message", re.compile("expected `str` matching.*"))]),
+        ("[retention]\nmessage = '-1h'", [("/retention/message", re.compile("expected `str` matching.*"))]),
+        ("[worker]\nmax_lanes = 0", [("/worker/max_lanes", "expected `int` >= 1")]),
+        ("[worker]\nmax_lanes = '9'", [("/worker/max_lanes", "expected `int`, got `str`")]),
+        ("[worker]\nlease = '199ms'", [("/worker/lease", "must be at least 200ms")]),
+        ("[worker]\nleese = '10s'", [("/worker/leese", "unknown field")]),
+        # names
+        ("[agents.Orders]\n", [("/agents/Orders", re.compile("expected `str` matching.*")),
+                               ("/agents/Orders/from", "required, but missing"),
+                               ("/agents/Orders/channels", "required, but missing")]),
+        ("[callers.a_b]\nagents = ['x']", [("/callers/a_b", re.compile("expected `str` matching.*"))]),
+        (f"[callers.{'a' * 33}]\nagents = ['x']", [(f"/callers/{'a' * 33}", re.compile("expected.*"))]),
+        # agents
+        ("[agents.orders]", [("/agents/orders/from", "required, but missing"),
+                             ("/agents/orders/channels", "required, but missing")]),
+        ("[agents.a]\nfrom = {}\nchannels = []", [
+            ("/agents/a/from/address", "required, but missing"),
+            ("/agents/a/channels", "expected `array` of length >= 1"),
+        ]),
+        ("[agents.a]\nfrom = 'a@x.example'" + CHANNEL.replace("orders", "a"), [
+            ("/agents/a/from", "expected `object`, got `str`"),
+        ]),
+        (agent("connections = 0"), [("/agents/orders/connections", "expected `int` >= 1")]),
+        (agent("connections = 1001"), [("/agents/orders/connections", "expected `int` <= 1000")]),
+        (agent("rate = 50"), [("/agents/orders/rate", "expected `str | null`, got `int`")]),
+        (agent("rate = '0/s'"), [("/agents/orders/rate", re.compile("expected `str` matching.*"))]),
+        (agent("rate = '50/d'"), [("/agents/orders/rate", re.compile("expected `str` matching.*"))]),
+        (agent("rate = '1.5/s'"), [("/agents/orders/rate", re.compile("expected `str` matching.*"))]),
+        (agent("burst = 0"), [("/agents/orders/burst", "expected `int` >= 1")]),
+        (agent("per_day = 0"), [("/agents/orders/per_day", "expected `int` >= 1")]),
+        (agent("retry_profile = 'fast'"), [
+            ("/agents/orders/retry_profile", "must be one of: interactive, standard"),
+        ]),
+        (agent("on_ambiguous = 'drop'"), [("/agents/orders/on_ambiguous", "must be one of: retry, hold")]),
+        (agent("track_opens = 'yes'"), [("/agents/orders/track_opens", "expected `bool`, got `str`")]),
+        (agent("labels = { a = 1 }"), [("/agents/orders/labels/a", "expected `str`, got `int`")]),
+        (agent("timezone = 'Mars/Olympus'"), [
+            ("/agents/orders/timezone", "is not a known time zone, such as UTC or Europe/Vienna"),
+        ]),
+        (agent("timezone = '../etc/passwd'"), [
+            ("/agents/orders/timezone", "is not a known time zone, such as UTC or Europe/Vienna"),
+        ]),
+        (agent("bounce_address = 'bounce'"), [("/agents/orders/bounce_address", "has no '@'")]),
+        (agent("domains = ['other.example']"), [
+            ("/agents/orders/from/address", "its domain is not among the agent's domains"),
+        ]),
+        (agent("domains = ['shop.example', 'a b', 'x@y.example']"), [
+            ("/agents/orders/domains/1", "is not a domain"), ("/agents/orders/domains/2", "is not a domain"),
+        ]),
+        (GOOD.replace("orders@shop.example", "shop.example"), [
+            ("/agents/orders/from/address", "has no '@'"),
+        ]),
+        (GOOD.replace('name = "Shop"', 'name = "a@b.example"'), [
+            ("/agents/orders/from/name", "must not look like an address"),
+        ]),
+        # channels
+        (smtp(kind=None), [("/agents/orders/channels/0", re.compile(".*kind.*"))]),
+        (smtp(kind='"imap"'), [("/agents/orders/channels/0", "must be one of: smtp, zeptomail")]),
+        (smtp(host='""'), [("/agents/orders/channels/0/host", "expected `str` of length >= 1")]),
+        (smtp(host=None), [("/agents/orders/channels/0/host", "required, but missing")]),
+        (smtp(port="0"), [("/agents/orders/channels/0/port", "expected `int` >= 1")]),
+        (smtp(port="65536"), [("/agents/orders/channels/0/port", "expected `int` <= 65535")]),
+        (smtp(port='"587"'), [("/agents/orders/channels/0/port", "expected `int`, got `str`")]),
+        (smtp(tls='"tls"'), [
+            ("/agents/orders/channels/0/tls", "must be one of: implicit, starttls, none"),
+        ]),
+        (smtp(tls=None), [("/agents/orders/channels/0/tls", "required, but missing")]),
+        (smtp(name='"Relay 1"'), [("/agents/orders/channels/0/name", re.compile("expected `str` match.*"))]),
+        (smtp(verify="false"), [("/agents/orders/channels/0/verify", "unknown field")]),
+        (smtp(tls='"implicit"'), [
+            ("/agents/orders/channels/0/tls", 'port 587 goes with tls = "starttls", not "implicit"'),
+        ]),
+        (smtp(port="465"), [
+            ("/agents/orders/channels/0/tls", 'port 465 goes with tls = "implicit", not "starttls"'),
+        ]),
+        (smtp(username='"user"'), [
+            ("/agents/orders/channels/0/password", "username and password go together"),
+        ]),
+        (smtp(password='{ env = "PASSWORD" }'), [
+            ("/agents/orders/channels/0/username", "username and password go together"),
+        ]),
+        (smtp(port="25", tls='"none"', **SECRET), [
+            ("/agents/orders/channels/0/tls", re.compile("credentials would travel in the clear: .*")),
+        ]),
+        (GOOD.replace(CHANNEL, CHANNEL + CHANNEL), [
+            ("/agents/orders/channels/1/name", "is used by another channel of this agent"),
+        ]),
+        (zepto(base_url='"ftp://x"'), [("/agents/orders/channels/0/base_url", re.compile("expected.*"))]),
+        (zepto(base_url='"https://u:p@x"'), [("/agents/orders/channels/0/base_url", re.compile("expected.*"))]),
+        (zepto(host='"x"'), [("/agents/orders/channels/0/host", "unknown field")]),
+        (zepto(base_url='"http://api.example"'), [
+            ("/agents/orders/channels/0/base_url", "must be https: the token would travel in the clear"),
+        ]),
+        (zepto(ca_file='"none.pem"'), [
+            ("/agents/orders/channels/0/ca_file", "is not a file that can be read"),
+        ]),
+        ("[retention]\ncontent = '2h'\nmessage = '1h'", [
+            ("/retention/message", "must not be shorter than retention.content"),
+        ]),
+        (zepto(token=None), [("/agents/orders/channels/0/token", "required, but missing")]),
+        # secrets
+        (zepto(token=f'"{CANARY}"'), [("/agents/orders/channels/0/token", BY_REFERENCE)]),
+        (zepto(token="12"), [("/agents/orders/channels/0/token", BY_REFERENCE)]),
+        (zepto(token="{}"), [("/agents/orders/channels/0/token", BY_REFERENCE)]),
+        (zepto(token='{ env = "TOKEN", file = "x" }'), [("/agents/orders/channels/0/token", BY_REFERENCE)]),
+        (zepto(token="{ env = 1 }"), [("/agents/orders/channels/0/token", BY_REFERENCE)]),
+        (zepto(token='{ env = "NONE" }'), [
+            ("/agents/orders/channels/0/token", "environment variable NONE is not set"),
+        ]),
+        (zepto(token='{ file = "none" }'), [
+            ("/agents/orders/channels/0/token", "file none cannot be read or is empty"),
+        ]),
+        (smtp(username='"user"', password='{ env = "NONE" }'), [
+            ("/agents/orders/channels/0/password", "environment variable NONE is not set"),
+        ]),
+        # callers
+        (AGENT + "[callers.checkout]", [("/callers/checkout/agents", "required, but missing")]),
+        (AGENT + "[callers.checkout]\nagents = []", [
+            ("/callers/checkout/agents", "expected `array` of length >= 1"),
+        ]),
+        (AGENT + "[callers.checkout]\nagents = ['orders', 'nope']", [
+            ("/callers/checkout/agents/1", "no agent is called nope"),
+        ]),
+        (caller("priorities = ['high', 'low']"), [
+            ("/callers/checkout/priorities/1", "must be one of: high, normal, bulk"),
+        ]),
+        (caller("rate = '1/d'"), [("/callers/checkout/rate", re.compile("expected `str` matching.*"))]),
+        (caller("networks = ['10.0.0.0/8', '10.0.0.1/8', 'x']"), [
+            ("/callers/checkout/networks/1", "is not a network such as 10.0.0.0/8"),
+            ("/callers/checkout/networks/2", "is not a network such as 10.0.0.0/8"),
+        ]),
+        (caller("tokens = [{ id = 'k' }]"), [("/callers/checkout/tokens/0/sha256", "required, but missing")]),
+        (caller(f"tokens = [{{ id = 'k k', sha256 = '{SHA}' }}]"), [
+            ("/callers/checkout/tokens/0/id", re.compile("expected `str` matching.*")),
+        ]),
+        (caller(f"tokens = [{{ id = 'k', sha256 = '{SHA.upper()}' }}]"), [
+            ("/callers/checkout/tokens/0/sha256", re.compile("expected `str` matching.*")),
+        ]),
+        (caller(f"tokens = [{{ id = 'k', sha256 = '{SHA}', scopes = ['admin'] }}]"), [
+            ("/callers/checkout/tokens/0/scopes/0", "must be one of: send, read"),
+        ]),
+        (caller(f"tokens = [{{ id = 'k', sha256 = '{SHA}', expires = '2027-01-31' }}]"), [
+            ("/callers/checkout/tokens/0/expires", "is not a time with zone such as 2027-01-31T12:00:00Z"),
+        ]),
+        (caller(f"tokens = [{{ id = 'k', sha256 = '{SHA}', not_before = 'soon' }}]"), [
+            ("/callers/checkout/tokens/0/not_before", "is not a time with zone such as 2027-01-31T12:00:00Z"),
+        ]),
+        (GOOD + f"[callers.b]\nagents = ['orders']\ntokens = [{{ id = 'k', sha256 = '{SHA}' }}]", [
+            ("/callers/b/tokens/0/sha256", "is also at /callers/checkout/tokens/0"),
+        ]),
+    ],
+)  # fmt: skip
+def test_a_fault_is_told_with_its_place(faults, text, expected):
+    """Every fault is told by JSON pointer and in words that say what is right, without the value."""
+    found = faults(text)
+    assert [pointer for pointer, _ in expected] == [pointer for pointer, _ in found]
+    for (_, wanted), (_, detail) in zip(expected, found, strict=True):
+        if isinstance(wanted, re.Pattern):
+            assert wanted.fullmatch(detail), detail
+        else:
+            assert wanted == detail
+    assert CANARY not in repr(found)
+
+
+def test_all_faults_of_the_form_are_told_at_once(faults):
+    """Unknown keys, wrong types and missing secrets of all sections are told by one error."""
+    text = """
+        colour = "red"
+        [redis]
+        min_replicas_ack = "2"
+        [worker]
+        lease = 10
+        [agents.orders]
+        from = { address = "orders@shop.example", nick = "Shop" }
+        rate = "fast"
+        [[agents.orders.channels]]
+        name = "api"
+        kind = "zeptomail"
+        token = { env = "NONE" }
+        [[agents.orders.channels]]
+        name = "relay"
+        kind = "smtp"
+        host = "relay.example"
+        port = 0
+        tls = "maybe"
+        [callers.checkout]
+        agents = "orders"
+        tokens = [{ id = "k" }, { sha256 = "x" }]
+    """
+    expected = {
+        "/colour",
+        "/redis/min_replicas_ack",
+        "/worker/lease",
+        "/agents/orders/from/nick",
+        "/agents/orders/rate",
+        "/agents/orders/channels/0/token",
+        "/agents/orders/channels/1/port",
+        "/agents/orders/channels/1/tls",
+        "/callers/checkout/agents",
+        "/callers/checkout/tokens/0/sha256",
+        "/callers/checkout/tokens/1/id",
+        "/callers/checkout/tokens/1/sha256",
+    }
+    assert expected == {pointer for pointer, _ in faults(text)}
+
+
+def test_all_faults_of_the_rules_are_told_at_once(faults):
+    """Crossed ports, unknown agents, bad networks and the rest are told by one error."""
+    text = (
+        smtp(port="465")
+        + '[callers.b]\nagents = ["nope"]\nnetworks = ["x"]\n'
+        + '[worker]\nlease = "1ms"\n[redis]\nurl = "x"\n'
+    )
+    expected = {
+        "/agents/orders/channels/0/tls",
+        "/callers/b/agents/0",
+        "/callers/b/networks/0",
+        "/worker/lease",
+        "/redis/url",
+    }
+    assert expected == {pointer for pointer, _ in faults(text)}
+
+
+def test_each_fault_is_one_line_for_a_terminal(faults, load):
+    """A person reads file, place and what is wrong, a line a fault."""
+    with pytest.raises(ConfigError) as caught:
+        load("bcx = 1\nagents = 2")
+    lines = caught.value.lines()
+    assert 2 == len(lines)
+    assert lines[0].endswith("postroom.toml: /bcx: unknown field")
+    assert faults("x")[0][0] == ""
+
+
+def test_a_file_that_cannot_be_read_is_a_fault_of_the_whole(tmp_path):
+    """A missing file, a folder and bytes that are not UTF-8 are told in words."""
+    with pytest.raises(ConfigError) as caught:
+        load_config(tmp_path / "none.toml", {})
+    assert caught.value.lines() == [
+        f"{tmp_path}/none.toml: (whole file): cannot be read: No such file or directory"
+    ]
+    with pytest.raises(ConfigError) as caught:
+        load_config(tmp_path, {})
+    assert "cannot be read" in caught.value.faults[0].detail
+    (tmp_path / "latin.toml").write_bytes(b'environment = "\xe9"')
+    with pytest.raises(ConfigError) as caught:
+        load_config(tmp_path / "latin.toml", {})
+    assert "is not UTF-8" == caught.value.faults[0].detail
+
+
+def test_a_secret_comes_from_the_environment_or_a_file(load, tmp_path):
+    """`{ env }` and `{ file }` give the value, without the newline an editor puts at a file's end."""
+    found = load(zepto(token='{ env = "TOKEN" }'))
+    assert "zepto-token" == found.agents["orders"].channels[0].token.reveal()
+    (tmp_path / "secret").write_text("from-file\r\n")
+    found = load(zepto(token='{ file = "secret" }'))
+    assert "from-file" == found.agents["orders"].channels[0].token.reveal()
+    found = load(zepto(token=f'{{ file = "{tmp_path}/secret" }}'))
+    assert "from-file" == found.agents["orders"].channels[0].token.reveal()
+
+
+def test_an_empty_secret_is_a_missing_one(faults, tmp_path):
+    """An empty variable and an empty file are told as missing."""
+    (tmp_path / "empty").write_text("\n")
+    assert "/agents/orders/channels/0/token" == faults(zepto(), {"TOKEN": ""})[0][0]
+    assert "/agents/orders/channels/0/token" == faults(zepto(token='{ file = "empty" }'))[0][0]
+
+
+def test_a_secret_never_prints(load):
+    """No way of printing a configuration shows a secret."""
+    found = load(smtp(**SECRET))
+    shown = f"{found!r} {found} {found.agents['orders'].channels[0].password:>30}"
+    assert "hunter2" not in shown
+    assert "Secret(…)" in shown
+    assert Secret("hunter2") == found.agents["orders"].channels[0].password
+
+
+def test_defaults_are_those_of_the_contract(load):
+    """What a file does not say is what DESIGN.md §8 says."""
+    found = load(GOOD)
+    agent = found.agents["orders"]
+    assert ("production", "redis://127.0.0.1:6379/0", 0) == (
+        found.environment,
+        found.redis.url,
+        found.redis.min_replicas_ack,
+    )
+    assert ("1h", "72h") == (found.retention.content, found.retention.message)
+    worker = found.worker
+    assert (200, "10s", "5s", "1s") == (worker.max_lanes, worker.lease, worker.linger, worker.sweep)
+    assert (10, "standard", "retry") == (agent.connections, agent.retry_profile, agent.on_ambiguous)
+    assert (False, False, None) == (agent.track_opens, agent.track_clicks, agent.rate)
+    assert ("send", "read") == found.callers["checkout"].tokens[0].scopes
+    assert ("high", "normal", "bulk") == found.callers["checkout"].priorities
+
+
+def test_the_environment_overrides_redis_and_the_file_anchors_its_folders(load, tmp_path):
+    """POSTROOM_REDIS_URL wins over the file, and a relative folder is taken from the file's own."""
+    found = load("[redis]\nurl = 'redis://a'\n[templates]\ndir = 'mine'", {"POSTROOM_REDIS_URL": "redis://b"})
+    assert ("redis://b", str(tmp_path / "mine")) == (found.redis.url, found.templates.dir)
+    assert "/srv/t" == load("[templates]\ndir = '/srv/t'").templates.dir
+
+
+def test_an_agents_domains_are_those_of_its_from_unless_it_names_others(load):
+    """Without `domains` an agent writes as the domain of its From; names are compared as A-labels."""
+    assert frozenset({"shop.example"}) == allowed_domains(load(GOOD).agents["orders"])
+    text = agent("domains = ['SHOP.example', 'bücher.example']")
+    assert frozenset({"shop.example", "xn--bcher-kva.example"}) == allowed_domains(
+        load(text).agents["orders"]
+    )
+
+
+NO_BOUNCE = (
+    "/agents/orders/bounce_address",
+    "is not set: ZeptoMail would use an address of its own, and bounces would not reach you",
+)
+NO_TOKEN = (
+    "/callers/checkout/tokens",
+    "has no token, so it cannot send; make one with: postroom token new checkout",
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (GOOD, []),
+        ("", [("/agents", "no agent is configured, so nothing can be sent")]),
+        (AGENT, [("/agents/orders", "no caller may use this agent")]),
+        (caller(), [NO_TOKEN]),
+        (agent("per_day = 5"), [("/agents/orders/per_day", "is not enforced by this version of Postroom")]),
+        (zepto(), [NO_BOUNCE]),
+        (zepto("bounce_address = 'b@bounce.shop.example'"), []),
+        (smtp(host='"smtp.zeptomail.eu"'), [NO_BOUNCE]),
+        (smtp(host='"smtp.zeptomail.eu"', provider='"generic"'), []),
+        (zepto("bounce_address = 'b@x.example'", base_url='"http://127.0.0.1:9"'), []),
+    ],
+)  # fmt: skip
+def test_a_warning_is_told_and_stops_nothing(load, text, expected):
+    """What starts, but probably not as it was meant, is told with its place."""
+    assert expected == [(warning.pointer, warning.detail) for warning in find_warnings(load(text))]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (smtp(port="465", tls='"implicit"'), 465),
+        (smtp(port="587", tls='"starttls"'), 587),
+        (smtp(port="2525", tls='"starttls"'), 2525),
+        (smtp(port="25", tls='"none"'), 25),
+        (smtp(port="25", tls='"none"', insecure="true", **SECRET), 25),
+        (smtp(**SECRET), 587),
+    ],
+)
+def test_ports_and_tls_that_go_together_are_taken(load, text, expected):
+    """587 with starttls, 465 with implicit, any other port with any word, and plain text when it is said."""
+    assert expected == load(text).agents["orders"].channels[0].port
+
+
+@pytest.mark.parametrize(
+    ("duration", "expected"),
+    [
+        ("10s", 10_000),
+        ("500ms", 500),
+        ("1.5h", 5_400_000),
+        ("2m", 120_000),
+        ("2min", 120_000),
+        ("1d", 86_400_000),
+    ],
+)
+def test_durations(duration, expected):
+    """A duration is a number and a unit."""
+    assert expected == milliseconds(duration)
+    assert expected / 1000 == seconds(duration)
+
+
+@pytest.mark.parametrize(
+    ("rate", "expected"), [("50/s", 50), ("60/min", 1), ("3600/h", 1), ("1/h", 1 / 3600)]
+)
+def test_rates(rate, expected):
+    """A rate is a number and a unit of time."""
+    assert expected == per_second(rate)
+
+
+def test_arqs_url_is_checked_like_the_ledgers(faults):
+    """A wrong `arq_url` is told like a wrong `url`."""
+    assert "/redis/arq_url" == faults("[redis]\narq_url = 'http://x'")[0][0]
+
+
+@pytest.mark.parametrize("url", ["redis://h:port/0", "redis://h:70000", "redis://[::1"])
+def test_a_url_is_checked_beyond_its_scheme(faults, url):
+    """A port or a host that cannot be is told as a fault of the file."""
+    assert "/redis/url" == faults(f"[redis]\nurl = '{url}'")[0][0]
+
+
+@pytest.mark.parametrize(
+    "line", ["[retention]\nmessage = '0s'", "[worker]\nsweep = '0s'", "[worker]\nround = '0s'"]
+)
+def test_a_duration_of_nothing_is_refused_where_it_makes_no_sense(faults, line):
+    """Keeping messages for no time, and sweeping or working without a pause, are faults."""
+    assert "must be at least" in faults(line)[0][1]
