@@ -11,6 +11,7 @@ T = TypeVar("T")
 DecHook = Callable[[type, Any], Any]
 
 MAX_FAULTS = 100  # a small body can hold very many; beyond so many nobody reads on
+MAX_PARTS = 1000  # a larger list or object is judged as a whole: looking at each part would hold everybody up
 SHOWN_NAME_CHARS = 64  # how much of an unknown field's name a pointer repeats
 
 
@@ -57,7 +58,9 @@ class _Collector:
 
     def _visit_parts(self, value: object, kind: Any, pointer: str) -> None:
         origin = get_origin(kind)
-        if origin in (Union, types.UnionType):
+        if isinstance(value, list | dict) and len(value) > MAX_PARTS:
+            self._faults.append(Fault(pointer, f"may not have more than {MAX_PARTS} parts"))
+        elif origin in (Union, types.UnionType):
             chosen = _choose(value, get_args(kind))
             if chosen is not None:
                 self._visit_parts(value, _bare(chosen), pointer)

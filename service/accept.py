@@ -31,6 +31,7 @@ NO_DEFAULTS = Delivery()
 UNTIMELY = {
     "send_at_past": Fault("/send_at", "lies in the past"),
     "send_at_far": Fault("/send_at", "lies more than 30 days ahead"),
+    "deliver_before_far": Fault("/deliver_before", "lies more than 60 days ahead"),
     "deliver_before_past": Fault("/deliver_before", "lies before the message could be sent"),
 }
 

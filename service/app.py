@@ -64,7 +64,11 @@ def build_app(settings: Settings, config: Config, templates: TemplateSet) -> Edg
         openapi_config=None,
         logging_config=None,
         request_max_body_size=None,  # the edge has read and measured the body already
-        exception_handlers={RefusedError: _answer_refusal, HTTPException: _answer_http},
+        exception_handlers={
+            RefusedError: _answer_refusal,
+            HTTPException: _answer_http,
+            Exception: _answer_crash,
+        },
     )
     return Edge(app, Authenticator(config), metrics, log)
 
@@ -74,6 +78,13 @@ def _answer_refusal(request: AnyRequest, refused: RefusedError) -> Response[byte
     request.scope["state"]["answer"].code = refused.code
     media_type = headers.pop("content-type")
     return Response(body, status_code=status, headers=headers, media_type=media_type)
+
+
+def _answer_crash(request: AnyRequest, error: Exception) -> Response[bytes]:
+    """Tell of a defect in a route in the log, and the caller only that it was one."""
+    get_logger().error("request.crashed", request_id=request.scope["state"]["request_id"], exc_info=error)
+    refused = RefusedError(Code.INTERNAL, "An unexpected error happened; it has been logged.")
+    return _answer_refusal(request, refused)
 
 
 def _answer_http(request: AnyRequest, error: HTTPException) -> Response[bytes]:

@@ -3,6 +3,7 @@
 import base64
 import binascii
 import re
+import unicodedata
 
 from postroom.address import AddressError, domain_of, parse_address
 from postroom.config.rules import allowed_domains
@@ -110,7 +111,7 @@ class Checked:
     def _sender(self, given: Mailbox | None, agent: Agent) -> Address:
         if given is None:
             return Address(parse_address(agent.sender.address), agent.sender.name)
-        if "@" in (given.name or ""):
+        if "@" in _looks(given.name or ""):
             self._say("/from/name", "must not look like an address")
         return self._mailbox("/from", given)
 
@@ -189,6 +190,12 @@ class Checked:
             self._say("/client_ref", "must not hold two dots in a row")
 
 
+def _looks(text: str) -> str:
+    """Return a text as it looks to a reader: compatibility forms folded, invisible characters gone (UAX 15)."""
+    folded = unicodedata.normalize("NFKC", text)
+    return "".join(c for c in folded if unicodedata.category(c) != "Cf")
+
+
 def _decode_base64(text: str) -> bytes | None:
     try:
         return base64.b64decode(text, validate=True)
@@ -203,7 +210,7 @@ def _file_name_problem(name: str) -> str | None:
         return "must be a plain file name"
     if len(name.encode()) > 150:
         return "may have 150 bytes"
-    endings = {part.strip().lower() for part in name.split(".")[1:]}
+    endings = {part.strip().lower() for part in _looks(name).split(".")[1:]}
     if endings & _REFUSED_ENDINGS:
         return "has an ending that mail systems refuse"
     return None

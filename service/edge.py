@@ -22,9 +22,11 @@ MAX_BODY = 24_000_000  # 15 MB of attachments in base64, and the rest of a reque
 BODY_SECONDS = 10.0
 RATE_DETAIL = "The caller's rate is used up."
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}\Z")
+_SLASHES = re.compile("/+")
 _CHARSET = re.compile(rb'\s*charset\s*=\s*"?utf-8"?\s*\Z', re.IGNORECASE)
 
 Scope = dict[str, Any]
+METHODS = {"/v1/messages": b"GET, OPTIONS, POST"}
 ROUTES = ("/v1/messages", "/livez", "/readyz", "/openapi.json", "/docs")
 
 
@@ -74,7 +76,8 @@ class Edge:
         try:
             fields = _Fields(scope)
             fields.check()
-            if scope["path"].startswith("/v1/"):
+            # The router folds slashes, so the token is asked for by the folded path too.
+            if _SLASHES.sub("/", scope["path"]).startswith("/v1/"):
                 self._identify(scope, fields)
             if scope["method"] in ("POST", "PUT", "PATCH"):
                 body = await _read_body(receive, fields.length)
@@ -83,6 +86,12 @@ class Edge:
                 receive = _replaying(body, receive)
         except RefusedError as refused:
             await _refuse(refused, scope["state"]["request_id"], send, answer)
+            return
+        if scope["method"] == "OPTIONS" and scope["path"] in METHODS:
+            # The router's own answer knows only one of the path's handlers.
+            headers = [(b"allow", METHODS[scope["path"]])]
+            await send({"type": "http.response.start", "status": 204, "headers": headers})
+            await send({"type": "http.response.body", "body": b""})
             return
         await self._app(scope, receive, send)
 
@@ -137,6 +146,8 @@ class _Fields:
         lengths, codings = self.all(b"content-length"), self.all(b"transfer-encoding")
         if lengths and codings:
             raise RefusedError(Code.BAD_REQUEST, "Content-Length and Transfer-Encoding exclude each other.")
+        if codings and [coding.strip().lower() for coding in codings] != [b"chunked"]:
+            raise RefusedError(Code.BAD_REQUEST, "The only Transfer-Encoding taken is chunked.")
         if len(lengths) > 1 or (lengths and not lengths[0].isdigit()):
             raise RefusedError(Code.BAD_REQUEST, "Content-Length must be one number.")
         if self.all(b"content-encoding"):

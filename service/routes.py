@@ -48,7 +48,7 @@ async def send_message(request: AnyRequest) -> Response[bytes]:
         # Nothing is ignored: a caller who asks for what this version cannot do must not be sent for.
         raise RefusedError(Code.BAD_REQUEST, "This path takes no query parameters.")
     desk.check_room()
-    wanted = _with_ref(decode_request(await request.body()), request.headers.get("idempotency-key"))
+    wanted = _with_ref(decode_request(await request.body()), request.headers.getall("idempotency-key", []))
     accepted = await desk.accept(identity, wanted)
     desk.account(accepted, request.scope["state"]["request_id"])
     view = await _view_accepted(desk, accepted)
@@ -147,7 +147,16 @@ def docs() -> Response[str]:
     return Response(docs_page(), media_type=MediaType.HTML, headers={"content-security-policy": policy})
 
 
-ROUTES = [send_message, get_message, find_messages, cancel_message, livez, readyz, openapi, docs]
+ROUTES = [
+    send_message,
+    get_message,
+    find_messages,
+    cancel_message,
+    livez,
+    readyz,
+    openapi,
+    docs,
+]
 
 
 async def _read_own(desk: Desk, identity: Identity, message_id: str) -> StoredMessage:
@@ -168,10 +177,13 @@ async def _read(desk: Desk, message_id: str) -> StoredMessage | None:
         raise unavailable() from None
 
 
-def _with_ref(decoded: Decoded, key: str | None) -> Decoded:
+def _with_ref(decoded: Decoded, keys: list[str]) -> Decoded:
     """Take `Idempotency-Key` for the client_ref: bare, or an RFC 8941 string in quotes."""
-    if key is None:
+    if not keys:
         return decoded
+    if len(keys) > 1:
+        raise RefusedError(Code.IDEMPOTENCY_KEY_MISMATCH, "Send Idempotency-Key once.")
+    key = keys[0]
     if len(key) > 1 and key[0] == key[-1] == '"':
         key = key[1:-1]
     request = decoded.request

@@ -46,7 +46,9 @@ class TemplateChoice(_Body, frozen=True, kw_only=True):
 
     name: Annotated[str, Meta(min_length=1, max_length=64)]
     variables: dict[str, Any] = {}
-    locale: Annotated[str, Meta(max_length=35)] | None = None
+    locale: Annotated[str, Meta(max_length=35, pattern=r"^[A-Za-z]{2,3}([-_][A-Za-z0-9]{2,8})*\Z")] | None = (
+        None
+    )
     version: Annotated[str, Meta(max_length=64)] | None = None
 
 

@@ -59,7 +59,7 @@ class Exists(Struct, frozen=True):
 class Untimely(Struct, frozen=True):
     """The times asked for make no sense by Redis's clock.
 
-    `code` is `send_at_past`, `send_at_far` or `deliver_before_past`.
+    `code` is `send_at_past`, `send_at_far`, `deliver_before_past` or `deliver_before_far`.
     """
 
     code: str

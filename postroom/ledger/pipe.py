@@ -187,11 +187,16 @@ def _settle(call: _Call, reply: Any, *, acknowledged: bool) -> None:
     text = str(reply)
     if isinstance(reply, OutOfMemoryError) or "OOM " in text:
         call.reply.set_exception(LedgerFullError("Redis is out of memory"))
-    elif isinstance(reply, NOTHING_DONE) or text.startswith(NOTHING_DONE_WORDS):
+    elif isinstance(reply, NOTHING_DONE) or text.startswith(NOTHING_DONE_WORDS) or _was_refused_inside(text):
         call.reply.set_exception(LedgerUnavailableError("Redis refuses writes at the moment"))
     else:
         # A defect of ours in a script: the text names its line, and no value of a message.
         call.reply.set_exception(LedgerError(f"script {call.script.name}: {text[:300]}"))
+
+
+def _was_refused_inside(text: str) -> bool:
+    """Redis 6.2 reports what it refused inside a script in the middle of its text."""
+    return "Error running script" in text and any(f"-{word}" in text for word in NOTHING_DONE_WORDS)
 
 
 def _fail(batch: list[_Call], error: LedgerError, cause: BaseException | None) -> None:

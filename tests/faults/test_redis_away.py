@@ -52,6 +52,7 @@ async def test_redis_killed_again_and_again_loses_nothing(folder: Path):
         ids = await load.stop()
         await assert_delivered(stack, receiver, ids, PATIENCE)
         await assert_at_rest(stack, receiver)
+        assert [(b"pr:bell:", 2)] == await stack.ledger.pubsub_numsub("pr:bell:"), "a worker is deaf"
 
 
 async def test_redis_away_is_503_and_a_pause_not_an_end(folder: Path):

@@ -73,7 +73,10 @@ class Api:
             )
         deadline = time.monotonic() + 15
         while not self._ready():
-            assert time.monotonic() < deadline, self.log.read_text()
+            if time.monotonic() > deadline:
+                process.kill()
+                process.wait(10)
+                raise AssertionError(self.log.read_text())
             time.sleep(0.02)
         return process
 

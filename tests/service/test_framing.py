@@ -112,18 +112,24 @@ def test_another_protocol_is_hung_up_on(api: Api):
     assert not api.exchange(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").startswith(b"HTTP/1.1 2")
 
 
+# The server's HTTP library drops the length beside a coding before anybody sees it. It ends the connection, so
+# nothing is smuggled (next test); should it ever tell, this mark has to go.
+UNSEEN = pytest.mark.xfail(strict=True, reason="the HTTP library hides a length beside a coding")
+
+
 @pytest.mark.parametrize(
     "raw",
     [
-        f"{HEAD}Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n".encode() + CHUNKED,
-        f"{HEAD}Transfer-Encoding: chunked\r\nContent-Length: 4\r\n\r\n".encode() + CHUNKED,
+        pytest.param(
+            f"{HEAD}Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n".encode() + CHUNKED, marks=UNSEEN
+        ),
+        pytest.param(
+            f"{HEAD}Transfer-Encoding: chunked\r\nContent-Length: 4\r\n\r\n".encode() + CHUNKED, marks=UNSEEN
+        ),
         f"{HEAD}Transfer-Encoding: gzip, chunked\r\n\r\n".encode() + CHUNKED,
         f"{HEAD}Transfer-Encoding: chunked, chunked\r\n\r\n".encode() + CHUNKED,
     ],
     ids=["length, coding", "coding, length", "gzip, chunked", "chunked, chunked"],
-)
-@pytest.mark.xfail(
-    strict=True, reason="limit: hyper drops the length beside a coding, and never decodes gzip"
 )
 def test_what_two_readers_would_read_differently_is_refused(api: Api, raw: bytes):
     """A length beside a coding, and a coding nobody undoes, are a 400."""

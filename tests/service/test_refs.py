@@ -55,7 +55,6 @@ def test_a_wrong_name_in_the_header_is_a_fault_of_the_ref(api: Api, key: str):
     assert ["/client_ref"] == [error["pointer"] for error in found.document["errors"]]
 
 
-@pytest.mark.xfail(strict=True, reason="bug: of several Idempotency-Key fields the first is taken")
 def test_a_repeated_header_is_refused(api: Api):
     """Two keys name two messages, so neither is sent."""
     found = ask(api, NO_REF, "Idempotency-Key: key-a", "Idempotency-Key: key-b")
@@ -184,9 +183,6 @@ def test_looking_for_what_is_not_there(api: Api, query: str, status: int):
         assert {"messages": [], "next": None} == found.document
 
 
-@pytest.mark.xfail(
-    strict=True, reason="bug: deliver_before has no end; the first one ends in a 500 although recorded"
-)
 @pytest.mark.parametrize("time", FAR)
 def test_a_deadline_has_an_end(api: Api, time: str):
     """A deadline further ahead than any message may wait is refused."""
@@ -215,7 +211,6 @@ def test_a_deadline_has_an_end(api: Api, time: str):
         sample("look-alike-5", template={**sample("")["template"], "locale": "en\r\nX: y"}),
     ],
 )
-@pytest.mark.xfail(strict=True, reason="bug: look-alikes of '@' and of endings, and any locale, are taken")
 def test_what_only_looks_different_is_refused_like_the_real_thing(api: Api, body: dict):
     """Full-width and invisible characters do not get past a rule, and a locale is a language tag."""
     assert 422 == ask(api, body).status

@@ -191,9 +191,6 @@ def test_faults_beyond_a_hundred_are_not_collected():
     assert len(faults) <= 200
 
 
-@pytest.mark.xfail(
-    strict=True, reason="bug: every item is visited, so 24 MB hold the event loop for half a minute"
-)
 @pytest.mark.parametrize(
     "value",
     [

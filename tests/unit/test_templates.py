@@ -379,11 +379,11 @@ def test_url_filter_refuses_schemes(value):
 )
 def test_hostile_sources(source, said):
     """A source that loops, recurses, allocates or escapes the rules is refused in a moment, and says why."""
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(TemplatesError) as caught:
         make(html=source)
     assert said in str(caught.value)
-    assert 1 > time.perf_counter() - start
+    assert 1 > time.process_time() - start
 
 
 @pytest.mark.parametrize(
@@ -409,10 +409,10 @@ def test_hostile_loops_over_hostile_data(work):
         + work
         + "{% endfor %}{% endfor %}{% endif %}",
     )
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(RenderError):
         template.render({"name": "é<" * 10_000, "rows": ["<a>"] * 1_000})
-    assert 4 > time.perf_counter() - start  # an idle core takes a quarter of it
+    assert 4 > time.process_time() - start  # an idle core takes a quarter of it
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ if send_at > now + tonumber(ARGV[13]) then return {'invalid', 'send_at_far'} end
 local due = math.max(now, send_at)
 local deadline = tonumber(ARGV[11])
 if deadline ~= 0 and deadline <= due then return {'invalid', 'deliver_before_past'} end
+if deadline > now + 2 * tonumber(ARGV[13]) then return {'invalid', 'deliver_before_far'} end
 if deadline == 0 then deadline = due + tonumber(ARGV[10]) end
 
 if not stored then
