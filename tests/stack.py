@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
@@ -186,14 +186,14 @@ class Stack:
 
     async def start_api(self) -> None:
         """Start the API and wait until it sees Redis."""
-        self._start("api", "service", {"POSTROOM_PORT": str(self.port)}, self.metrics_port)
-        await self.until(self._api_ready, "the API is ready")
+        process = self._start("api", "service", {"POSTROOM_PORT": str(self.port)}, self.metrics_port)
+        await self._until_up("api", process, self._api_ready)
 
     async def start_worker(self, name: str = "worker") -> subprocess.Popen[bytes]:
         """Start a worker and wait until it works."""
         port = self.worker_metrics[name] = free_port()
         process = self._start(name, "workers", {}, port)
-        await self.until(lambda: self._answers(f"http://127.0.0.1:{port}/readyz"), f"{name} is ready")
+        await self._until_up(name, process, lambda: self._answers(f"http://127.0.0.1:{port}/readyz"))
         return process
 
     async def start_workers(self, *names: str) -> None:
@@ -382,6 +382,15 @@ class Stack:
             if time.monotonic() > deadline:
                 raise AssertionError(f"not in time: {what}\n{self._last_words()}")
             await asyncio.sleep(0.02)
+
+    async def _until_up(
+        self, name: str, process: subprocess.Popen[bytes], is_up: Callable[[], Awaitable[bool]]
+    ) -> None:
+        async def up_or_over() -> bool:
+            return process.poll() is not None or await is_up()
+
+        await self.until(up_or_over, f"{name} is ready")
+        assert process.poll() is None, f"{name} did not start\n{self._last_words()}"
 
     def _last_words(self) -> str:
         parts = []
