@@ -36,7 +36,7 @@ clean: ## Remove the virtual environment, caches and the data of make run
 	rm -rf .venv .postroom .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 .venv/made.stamp:
-	@test -n "$(PYTHON)" || { echo "Postroom needs Python 3.11 or newer. Found: $$(python3 --version 2>&1)."; \
+	@test -n "$(PYTHON)" && $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { echo "Postroom needs Python 3.11 or newer. Found: $$($(or $(PYTHON),python3) --version 2>&1)."; \
 		echo "Install one, or name it: make $(or $(MAKECMDGOALS),run) PYTHON=/path/to/python3.12"; exit 1; }
 	@echo "Making .venv with $$($(PYTHON) --version) …"
 	@$(PYTHON) -m venv .venv || { rm -rf .venv; \

@@ -44,7 +44,6 @@ class Code(StrEnum):
     METHOD_NOT_ALLOWED = "method_not_allowed"
     CONFLICT = "client_ref_conflict"
     TOO_LATE = "too_late"
-    LENGTH_REQUIRED = "length_required"
     TOO_LARGE = "too_large"
     UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type"
     INVALID_REQUEST = "invalid_request"

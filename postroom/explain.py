@@ -9,6 +9,12 @@ from postroom.ledger.reading import StoredFault
 from postroom.ledger.record import Record
 from postroom.states import State
 
+REFUSED = {
+    "recipient": "Every recipient was refused; see recipients.",
+    "message": "The message itself was refused; see its last attempt.",
+    "postroom": "The message could not be composed.",
+}
+
 
 class Reason(Struct, frozen=True):
     """Why a message is where it is. `fault`: message, recipient, agent or postroom, if it is one's fault."""
@@ -34,10 +40,9 @@ def explain(record: Record, agent: Agent | None, faults: dict[str, StoredFault])
     since = moment(record.finished_at)
     match record.state:
         case State.FAILED:
-            whose, text = "recipient", "Every recipient was refused; see recipients."
-            if record.attempts and record.attempts[-1].phase == "render":
-                whose, text = "postroom", "The message could not be composed."
-            return Reason("refused", whose, text, since)
+            whose = {recipient.whose for recipient in record.recipients}
+            fault = whose.pop() if len(whose) == 1 else "recipient"
+            return Reason("refused", fault, REFUSED[fault], since)
         case State.PARTLY_SENT:
             return Reason("refused", "recipient", "Some recipients were refused; see recipients.", since)
         case State.EXPIRED:
@@ -46,7 +51,7 @@ def explain(record: Record, agent: Agent | None, faults: dict[str, StoredFault])
             return Reason(
                 "ambiguous",
                 "agent",
-                "The provider may have taken it: the connection ended before it answered.",
+                "The provider may have taken it: its answer did not come, or could not be understood.",
                 since,
             )
         case _:

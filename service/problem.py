@@ -23,7 +23,6 @@ STATUS: dict[Code, tuple[int, str]] = {
     Code.REQUEST_TIMEOUT: (408, "The body did not arrive in time"),
     Code.CONFLICT: (409, "The client_ref names another request"),
     Code.TOO_LATE: (409, "The message cannot be cancelled any more"),
-    Code.LENGTH_REQUIRED: (411, "The length of the body is required"),
     Code.TOO_LARGE: (413, "The request is too large"),
     Code.UNSUPPORTED_MEDIA_TYPE: (415, "The body must be application/json in UTF-8"),
     Code.INVALID_REQUEST: (422, "The request has faults"),

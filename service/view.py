@@ -132,9 +132,11 @@ def _recipient_reason(recipient: RecipientRecord) -> RecipientReason | None:
     codes = (recipient.reply_code, recipient.enhanced_code)
     match recipient.state:
         case State.FAILED:
-            return RecipientReason("refused", "recipient", *codes)
+            return RecipientReason("refused", recipient.whose, *codes)
+        case State.QUEUED if recipient.doubtful:
+            return RecipientReason("ambiguous", "agent", *codes)
         case State.QUEUED if recipient.reply_code is not None:
-            return RecipientReason("deferred", "recipient", *codes)
+            return RecipientReason("deferred", recipient.whose, *codes)
         case State.EXPIRED:
             return RecipientReason("expired", None, *codes)
         case State.UNCONFIRMED:

@@ -306,7 +306,12 @@ class Stack:
         raise AssertionError("not accepted in time")
 
     async def accept_many(
-        self, bodies: Iterable[dict[str, Any]], callers: int = 16, into: dict[str, float] | None = None
+        self,
+        bodies: Iterable[dict[str, Any]],
+        callers: int = 16,
+        *,
+        pause: float = 0,
+        into: dict[str, float] | None = None,
     ) -> dict[str, float]:
         """POST many like `callers` good callers; return (and fill in) when each id was accepted, in Unix time."""
         todo, accepted = iter(bodies), {} if into is None else into
@@ -314,6 +319,7 @@ class Stack:
         async def call() -> None:
             for body in todo:
                 accepted[await self.accept(body)] = time.time()
+                await asyncio.sleep(pause)
 
         await asyncio.gather(*(call() for _ in range(callers)))
         return accepted

@@ -172,11 +172,11 @@ def _conclude(claimed: Claimed, channel: str, submitted: Submitted, ms: int) -> 
         draw=random.random(),  # noqa: S311  jitter needs no secrecy
         retry_after=_retry_after(answers),
     )
-    phase = getattr(shown.outcome, "phase", Phase.DONE)
+    phase = _phase(shown.outcome)
     replies = tuple(
-        (index, f"{answer.reply_code} {answer.enhanced_code or ''}".strip())
+        (index, _reply(answer))
         for index, answer in zip(claimed.waiting, answers, strict=True)
-        if answer.reply_code is not None and not isinstance(answer.outcome, Sent)
+        if isinstance(answer.outcome, Refused | Deferred)
     )
     return Ended(
         finish=Finish(
@@ -206,6 +206,7 @@ def _unsendable(claimed: Claimed, channel: str, defect: str, ms: int) -> Ended:
         codes=_spread(claimed, "f" * len(claimed.waiting)),
         delay_ms=0,
         event=_event(channel, "f", Phase.RENDER, answer, ms),
+        replies=tuple((index, "||postroom") for index in claimed.waiting),
     )
     return Ended(finish, "refused", str(Phase.RENDER), None, None, ms, "", ambiguous=False, defect=defect)
 
@@ -215,6 +216,20 @@ def _crashed(claimed: Claimed, channel: str, mark: _Mark, defect: str, ms: int) 
     outcome = Ambiguous(Phase.DONE) if mark.written else Deferred(Phase.RENDER)
     submitted = Submitted((Answer(outcome),) * len(claimed.waiting))
     return msgspec.structs.replace(_conclude(claimed, channel, submitted, ms), defect=defect)
+
+
+def _reply(answer: Answer) -> str:
+    """Return a recipient's answer in short: codes, and whose fault it is where it is not the recipient's own."""
+    outcome = answer.outcome
+    about_message = (
+        outcome.whose == "message" if isinstance(outcome, Refused) else _phase(outcome) != Phase.RCPT
+    )
+    whose = "message" if about_message else ""
+    return f"{answer.reply_code or ''}|{answer.enhanced_code or ''}|{whose}".rstrip("|")
+
+
+def _phase(outcome: RecipientOutcome) -> Phase:
+    return Phase.DONE if isinstance(outcome, Sent) else outcome.phase
 
 
 def _event(channel: str, letter: str, phase: Phase, answer: Answer, ms: int) -> str:

@@ -43,7 +43,7 @@ def _parser() -> argparse.ArgumentParser:
         "POSTROOM_METRICS_PORT, POSTROOM_LOG_FORMAT=json|console, POSTROOM_LOG_LEVEL.",
     )
     parser.add_argument("--version", action="version", version=f"postroom {__version__}")
-    parser.set_defaults(config=None)
+    parser.add_argument("--config", type=Path, metavar="FILE", help="configuration (or POSTROOM_CONFIG)")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for add in (_add_dev, _add_serve, _add_work, _add_check, _add_token, _add_send, _add_queue, _add_why):
         add(commands)
@@ -52,7 +52,13 @@ def _parser() -> argparse.ArgumentParser:
 
 def _command(commands: Commands, name: str, text: str, run: Command) -> argparse.ArgumentParser:
     parser = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
-    parser.add_argument("--config", type=Path, metavar="FILE", help="configuration (or POSTROOM_CONFIG)")
+    parser.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        default=argparse.SUPPRESS,
+        help="configuration (or POSTROOM_CONFIG)",
+    )
     parser.set_defaults(run=run)
     return parser
 
@@ -67,7 +73,7 @@ def _add_dev(commands: Commands) -> None:
     parser.add_argument(
         "--port",
         type=int,
-        default=int(os.environ.get("PORT") or 8080),
+        default=os.environ.get("PORT") or "8080",
         help="of the API; inbox page, inbox SMTP and metrics follow it (PORT, or 8080)",
     )
     parser.add_argument(

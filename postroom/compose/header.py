@@ -10,7 +10,7 @@ from postroom.message import Address
 
 FOLD_AT = 76  # RFC 5322 §2.1.1 recommends 78; RFC 2047 §2 allows 76 where encoded words stand
 
-_ATOMS = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]++(?: [A-Za-z0-9!#$%&'*+/=?^_`{|}~-]++)*+")
+_ATOMS = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]++(?: [A-Za-z0-9!#$%&'*+/=?^_`{|}~-]++)*")
 _MAX_PLAIN_NAME = 60  # a longer display name is split into encoded words, which fold anywhere
 # A dot-string (RFC 5321 §4.1.2, RFC 6531 §3.3) at a host name: nothing that ends a mailbox in a list.
 _ADDRESS = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.\xa1-\U0010ffff-]++@[A-Za-z0-9.-]++")

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from postroom.config.rules import find_faults
+from postroom.config.salvage import decode_what_is_right, is_news
 from postroom.config.structs import Agent, Config
 from postroom.decode import Fault, convert
 from postroom.errors import ConfigError
@@ -33,12 +34,25 @@ def load_config(path: Path, environ: Mapping[str, str]) -> Config:
         raise ConfigError(source, [Fault("", f"is not TOML: {error}")]) from None
     config, faults = convert(data, Config, dec_hook=_secret_reader(path.parent, environ))
     if config is None:
-        raise ConfigError(source, faults)
+        raise ConfigError(source, faults + _further_faults(data, faults, path.parent, environ))
     config = _resolve(config, path.parent, environ)
     faults = find_faults(config)
     if faults:
         raise ConfigError(source, faults)
     return config
+
+
+def _further_faults(
+    data: dict[str, Any], faults: list[Fault], folder: Path, environ: Mapping[str, str]
+) -> list[Fault]:
+    """Return what else is wrong with a file that could not be decoded, so that one run tells all of it."""
+    config = decode_what_is_right(data, faults)
+    if config is None:
+        return []
+    agents = data.get("agents")
+    known = frozenset(agents) if isinstance(agents, dict) else frozenset()
+    found = find_faults(_resolve(config, folder, environ), known_agents=known)
+    return [fault for fault in found if is_news(fault, faults)]
 
 
 def _resolve(config: Config, folder: Path, environ: Mapping[str, str]) -> Config:

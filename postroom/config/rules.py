@@ -2,7 +2,7 @@
 
 import ipaddress
 import zoneinfo
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import datetime
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -19,12 +19,12 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 SHORTEST_LEASE = 0.2  # seconds; below it a lease ends between two renewals of a healthy worker
 
 
-def find_faults(config: Config) -> list[Fault]:
-    """Return everything that forbids a start."""
+def find_faults(config: Config, *, known_agents: Collection[str] = ()) -> list[Fault]:
+    """Return everything that forbids a start; `known_agents` are named in the file although they are faulty."""
     faults = [fault for name, agent in config.agents.items() for fault in _agent_faults(name, agent)]
     digests: dict[str, str] = {}
     for name, caller in config.callers.items():
-        faults += _caller_faults(name, caller, config, digests)
+        faults += _caller_faults(name, caller, {*config.agents, *known_agents}, digests)
     faults += _duration_faults(config)
     for name, url in (("url", config.redis.url), ("arq_url", config.redis.arq_url)):
         if url is not None and (problem := _redis_url_problem(url)):
@@ -122,10 +122,12 @@ def _smtp_faults(at: str, channel: SmtpChannel) -> Iterator[Fault]:
         yield Fault(f"{at}/tls", text)
 
 
-def _caller_faults(name: str, caller: Caller, config: Config, digests: dict[str, str]) -> Iterator[Fault]:
+def _caller_faults(
+    name: str, caller: Caller, agents: Collection[str], digests: dict[str, str]
+) -> Iterator[Fault]:
     at = f"/callers/{name}"
     for index, agent in enumerate(caller.agents):
-        if agent not in config.agents:
+        if agent not in agents:
             yield Fault(f"{at}/agents/{index}", f"no agent is called {agent}")
     for index, network in enumerate(caller.networks):
         try:

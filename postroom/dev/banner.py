@@ -1,5 +1,8 @@
 """What a start ends with: where everything is, and what to paste, each with what it will answer."""
 
+import sys
+from pathlib import Path
+
 from postroom.dev.ports import HOST, Ports
 from postroom.dev.sample import Sample
 
@@ -37,8 +40,24 @@ Paste these:
 # 5. What became of it: "state":"sent", with its timeline
   curl -s "{api}/v1/messages?client_ref=order-10023" -H "Authorization: Bearer $TOKEN"
 
-Or: postroom send --to you@example.com        Ctrl-C stops everything.
+Or from another terminal, here:
+
+  {_command()} send --url {api} --to you@example.com
+  POSTROOM_CONFIG={data}/postroom.toml {_command()} queue
+
+Ctrl-C stops everything.
 """
+
+
+def _command() -> str:
+    """Return how this program was called, so that it can be called again."""
+    called = Path(sys.argv[0])
+    if called.name != "postroom":
+        return "python -m postroom"
+    try:
+        return str(called.resolve().relative_to(Path.cwd()))
+    except ValueError:
+        return str(called)
 
 
 def _curl(api: str, body: str) -> str:

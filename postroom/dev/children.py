@@ -33,16 +33,10 @@ class Supervisor:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._processes: dict[str, asyncio.subprocess.Process] = {}
         self._stopping: bool = False
-        self.restarts = 0
 
     def keep(self, child: Child) -> None:
         """Start a child and keep it running."""
         self._tasks[child.name] = asyncio.create_task(self._keep(child))
-
-    def runs(self, name: str) -> bool:
-        """True while the child's process is there."""
-        process = self._processes.get(name)
-        return process is not None and process.returncode is None
 
     async def stop(self, *names: str) -> None:
         """Stop children together with SIGTERM, and with SIGKILL those that do not go."""
@@ -74,7 +68,6 @@ class Supervisor:
                 return
             failures = 0 if loop.time() - began > STEADY_SECONDS else failures + 1
             pause = RESTART_SECONDS[min(max(failures - 1, 0), len(RESTART_SECONDS) - 1)]
-            self.restarts += 1
             self._tell(
                 f"{child.name} ended with {_describe(code)}; started again in {pause:g} s (see {child.log})"
             )

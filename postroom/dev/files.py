@@ -1,14 +1,22 @@
 """What a development run writes into its folder: a token, and a configuration that points at the inbox."""
 
+import fcntl
 import hashlib
+import os
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from postroom.dev.ports import HOST, Ports
+from postroom.errors import PostroomError
 
 CONFIG = """\
 # Written by `postroom dev` at each start. For your own, copy it and start with: postroom dev --config FILE
 environment = "dev"
+
+[redis]
+url = "{redis_url}"
 
 [templates]
 dir = "{templates}"
@@ -48,6 +56,28 @@ tls = "none"
 """
 
 
+@contextmanager
+def hold_folder(data: Path) -> Iterator[None]:
+    """Hold the folder for one run: two Redis servers on the same files would destroy each other's data.
+
+    Raises:
+        PostroomError: another run holds it.
+    """
+    with (data / "lock").open("a+", encoding="utf-8") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.seek(0)
+            raise PostroomError(
+                f"Postroom already runs with the data in {data} (process {lock.read().strip() or 'unknown'}): "
+                "stop it, or give another folder with --data DIR"
+            ) from None
+        lock.truncate(0)
+        lock.write(f"{os.getpid()}\n")
+        lock.flush()
+        yield
+
+
 def keep_token(data: Path) -> str:
     """Return the run's token, made at the first start and kept."""
     path = data / "token"
@@ -59,7 +89,7 @@ def keep_token(data: Path) -> str:
     return token
 
 
-def write_config(data: Path, templates: Path, token: str, ports: Ports) -> Path:
+def write_config(data: Path, templates: Path, token: str, ports: Ports, redis_url: str) -> Path:
     """Write the configuration and return its path."""
     channels = {
         agent: CHANNEL.format(agent=agent, host=HOST, port=ports.smtp)
@@ -67,6 +97,7 @@ def write_config(data: Path, templates: Path, token: str, ports: Ports) -> Path:
     }
     path = data / "postroom.toml"
     text = CONFIG.format(
+        redis_url=redis_url,
         templates=templates.resolve(),
         channel=channels["orders"],
         channel_accounts=channels["accounts"],

@@ -12,7 +12,7 @@ from aiohttp import web
 from postroom.dev.banner import banner
 from postroom.dev.children import Child, Supervisor
 from postroom.dev.embedded import find_redis
-from postroom.dev.files import keep_token, write_config
+from postroom.dev.files import hold_folder, keep_token, write_config
 from postroom.dev.merged import serve_merged
 from postroom.dev.ports import HOST, Ports, check_ports, free_port
 from postroom.dev.sample import send_sample, wait_until_ready
@@ -35,7 +35,8 @@ def run_dev(port: int, data: Path, config: Path | None) -> int:
     ports = Ports(port)
     check_ports(ports)
     data.mkdir(parents=True, exist_ok=True)
-    return asyncio.run(_Run(ports, data, config).run())
+    with hold_folder(data):
+        return asyncio.run(_Run(ports, data, config).run())
 
 
 class _Run:
@@ -72,7 +73,9 @@ class _Run:
     async def _start(self) -> web.AppRunner:
         token = keep_token(self._data)
         redis_url = await self._start_redis()
-        config = self._own_config or write_config(self._data, _find_templates(), token, self._ports)
+        config = self._own_config or write_config(
+            self._data, _find_templates(), token, self._ports, redis_url
+        )
         self._start_children(config, redis_url)
         api, inbox = f"http://{HOST}:{self._ports.api}", f"http://{HOST}:{self._ports.inbox}"
         await wait_until_ready(

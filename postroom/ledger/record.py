@@ -29,13 +29,19 @@ class Happening(Struct, frozen=True):
 
 
 class RecipientRecord(Struct, frozen=True):
-    """One recipient's state, and the codes of the answer that ended or deferred it."""
+    """One recipient's state, and the answer that ended or deferred it.
+
+    `whose` is `message` where the answer was about its content or sender and not about the recipient;
+    `doubtful`: it waits, and an earlier attempt may have reached it.
+    """
 
     index: int
     kind: str
     state: State
     reply_code: int | None = None
     enhanced_code: str | None = None
+    whose: str = "recipient"
+    doubtful: bool = False
 
 
 class Record(Struct, frozen=True, kw_only=True):
@@ -107,8 +113,18 @@ def _read_recipients(get: dict[str, str]) -> tuple[RecipientRecord, ...]:
     kinds = [kind for kind, count in zip(KINDS, get["k"].split(","), strict=True) for _ in range(int(count))]
     out = []
     for index, (kind, letter) in enumerate(zip(kinds, get["rr"], strict=True)):
-        code, _, enhanced = get.get(f"x{index}", "").partition(" ")
-        out.append(RecipientRecord(index, kind, RECIPIENT_LETTERS[letter], _int(code), enhanced or None))
+        code, enhanced, whose, *_ = (*get.get(f"x{index}", "").split("|"), "", "", "")
+        out.append(
+            RecipientRecord(
+                index=index,
+                kind=kind,
+                state=RECIPIENT_LETTERS[letter],
+                reply_code=_int(code),
+                enhanced_code=enhanced or None,
+                whose=whose or "recipient",
+                doubtful=letter == "r",
+            )
+        )
     return tuple(out)
 
 

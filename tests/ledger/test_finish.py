@@ -84,7 +84,7 @@ async def test_a_retry_carries_only_the_deferred(ledger):
 async def test_replies_are_kept_by_recipient(ledger):
     """What ended or deferred a recipient is told beside it."""
     offer, held = await marked(ledger, 3)
-    replies = ((0, "550 5.1.1"), (1, "451"))
+    replies = ((0, "550|5.1.1"), (1, "451"))
     await ledger.finish(held, "fds", replies=replies)
     found = (await ledger.record(offer.id)).recipients
     assert [(550, "5.1.1"), (451, None), (None, None)] == [(r.reply_code, r.enhanced_code) for r in found]
@@ -321,7 +321,7 @@ async def test_a_long_life_keeps_the_small_form(ledger):
     for _ in range(40):
         held = await ledger.claim_one()
         await ledger.advance(held)
-        replies = tuple((i, "451 4.7.1") for i in range(50))
+        replies = tuple((i, "451|4.7.1") for i in range(50))
         await ledger.finish(
             held, "d" * 50, replies=replies, event="zepto-smtp|deferred|rcpt|451|4.7.1|120000"
         )

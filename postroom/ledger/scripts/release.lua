@@ -8,7 +8,7 @@ local given = 0
 for i = 7, #ARGV, 2 do
     local v = redis.call('HMGET', record_key(ARGV[i]), 's', 'f', 'p')
     if v[1] == 'sending' and v[2] == ARGV[i + 1] then
-        redis.call('HSET', record_key(ARGV[i]), 's', 'queued', 'ph', 'released', 'na', now)
+        redis.call('HSET', record_key(ARGV[i]), 's', 'queued', 'ph', 'released')
         redis.call('HDEL', record_key(ARGV[i]), 'pd', 'ss')
         redis.call('ZADD', QUEUES[v[3]], now, ARGV[i])
         given = given + 1
