@@ -38,7 +38,9 @@ def _stand_in(kind: type, _value: Any) -> Any:
 
 
 def _steps(fault: Fault) -> list[str]:
-    return [s.replace("~1", "/").replace("~0", "~") for s in fault.pointer.split("/")[1:]]
+    steps = [s.replace("~1", "/").replace("~0", "~") for s in fault.pointer.split("/")[1:]]
+    # A token lacks no part of itself: it goes as a whole, so that its caller stays.
+    return steps[:4] if steps[2:3] == ["tokens"] else steps
 
 
 def _remove(data: Any, steps: list[str]) -> None:

@@ -87,4 +87,3 @@ async def test_a_worker_frozen_after_its_mark_is_an_ambiguous_outcome(folder: Pa
         stack.resume("first")
         assert ("sent", 2, 1) == (message["state"], receiver.copies()[message_id], ambiguous(message))
         await assert_delivered(stack, receiver, [message_id])
-        await assert_at_rest(stack, receiver, killed=True, renewing=0.7)

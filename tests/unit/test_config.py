@@ -503,3 +503,36 @@ def test_a_url_is_checked_beyond_its_scheme(faults, url):
 def test_a_duration_of_nothing_is_refused_where_it_makes_no_sense(faults, line):
     """Keeping messages for no time, and sweeping or working without a pause, are faults."""
     assert "must be at least" in faults(line)[0][1]
+
+
+def test_faults_of_every_kind_are_told_in_one_run(faults, tmp_path):
+    """An unknown key, a missing secret, crossed ports, a bad token and an unknown agent are all told at once."""
+    found = {
+        pointer
+        for pointer, _ in faults("""
+[bogus]
+x = 1
+[agents.orders]
+from = { address = "a@x.example" }
+extra = 1
+[[agents.orders.channels]]
+name = "z"
+kind = "smtp"
+host = "h.example"
+port = 587
+tls = "implicit"
+username = "u"
+password = { env = "NOBODY_SETS_THIS" }
+[callers.c]
+agents = ["orders", "nope"]
+tokens = [{ id = "k", sha256 = "zz" }]
+""")
+    }
+    assert {
+        "/bogus",
+        "/agents/orders/extra",
+        "/agents/orders/channels/0/password",
+        "/agents/orders/channels/0/tls",
+        "/callers/c/agents/1",
+        "/callers/c/tokens/0/sha256",
+    } == found
