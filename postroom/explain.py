@@ -5,8 +5,8 @@ from datetime import UTC, datetime
 from msgspec import Struct
 
 from postroom.config.structs import Agent
-from postroom.ledger.reading import StoredFault
-from postroom.ledger.record import Record
+from postroom.ledger.reading import StoredFault, StoredMessage
+from postroom.pace import pace_of
 from postroom.states import State
 
 REFUSED = {
@@ -33,10 +33,11 @@ def moment(ms: int | None) -> str | None:
     return text.removesuffix("+00:00") + "Z"
 
 
-def explain(record: Record, agent: Agent | None, faults: dict[str, StoredFault]) -> Reason | None:
+def explain(stored: StoredMessage, agent: Agent | None) -> Reason | None:
     """Say why the message is where it is: what it waits for, or what ended it."""
+    record = stored.record
     if record.state == State.QUEUED:
-        return _explain_waiting(record, agent, faults)
+        return _explain_waiting(stored, agent)
     since = moment(record.finished_at)
     match record.state:
         case State.FAILED:
@@ -58,12 +59,23 @@ def explain(record: Record, agent: Agent | None, faults: dict[str, StoredFault])
             return None
 
 
-def next_attempt(record: Record, agent: Agent | None, faults: dict[str, StoredFault]) -> int | None:
-    """Return when the message is tried next, in ms: not before one of its agent's channels is."""
+def next_attempt(stored: StoredMessage, agent: Agent | None) -> int | None:
+    """Return when the message is tried next, in ms: not before its agent's channels and rate let it."""
+    record = stored.record
     if record.state != State.QUEUED or record.next_at is None or agent is None:
         return None
-    stopped = _stopped(agent, faults)
-    return max(record.next_at, min(fault.till for fault in stopped)) if stopped else record.next_at
+    stopped = _stopped(agent, stored.faults)
+    reopens = min((fault.till for fault in stopped), default=0)
+    return max(record.next_at, reopens, paced_until(stored, agent))
+
+
+def paced_until(stored: StoredMessage, agent: Agent) -> int:
+    """Return when the agent's rate lets the next message go, in ms, or 0 where it does not hold it up."""
+    pace = pace_of(agent)
+    if not pace.interval_us:
+        return 0
+    free_at = (stored.arrival_us + pace.interval_us - pace.burst * pace.interval_us) // 1000
+    return free_at if free_at > stored.now else 0
 
 
 def _stopped(agent: Agent, faults: dict[str, StoredFault]) -> list[StoredFault]:
@@ -72,10 +84,11 @@ def _stopped(agent: Agent, faults: dict[str, StoredFault]) -> list[StoredFault]:
     return found if len(found) == len(agent.channels) else []
 
 
-def _explain_waiting(record: Record, agent: Agent | None, faults: dict[str, StoredFault]) -> Reason:
+def _explain_waiting(stored: StoredMessage, agent: Agent | None) -> Reason:
+    record = stored.record
     if agent is None:
         return Reason("agent_unknown", "agent", "Its agent is no longer configured.")
-    if stopped := _stopped(agent, faults):
+    if stopped := _stopped(agent, stored.faults):
         first = stopped[0]
         return Reason(f"channel_{first.cause}", "agent", first.text, moment(first.since))
     if record.reason is not None:
@@ -86,4 +99,6 @@ def _explain_waiting(record: Record, agent: Agent | None, faults: dict[str, Stor
         return Reason(code, None, text, moment(since))
     if record.next_at is not None and record.next_at > record.accepted_at:
         return Reason("scheduled", None, "Waiting for its send_at.", moment(record.accepted_at))
+    if paced_until(stored, agent):
+        return Reason("pacing", None, "Waiting for its agent's rate.", moment(record.accepted_at))
     return Reason("due", None, "Due now; a worker takes it next.", moment(record.accepted_at))

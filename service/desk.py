@@ -12,7 +12,7 @@ from postroom.config.structs import Config
 from postroom.config.units import milliseconds
 from postroom.errors import Code, RefusedError
 from postroom.ledger.accept import Acceptance
-from postroom.ledger.clients import connection_maker, reading_client
+from postroom.ledger.clients import connection_maker, end_tasks, reading_client
 from postroom.ledger.digests import Digests
 from postroom.ledger.errors import LedgerUnavailableError
 from postroom.ledger.keys import agent_of
@@ -119,8 +119,8 @@ class Desk:
             yield
         finally:
             self.draining = True
-            looking.cancel()
-            await asyncio.gather(looking, *self._ringing, return_exceptions=True)
+            await end_tasks(looking)
+            await asyncio.gather(*self._ringing, return_exceptions=True)
             for pipe in self._pipes:
                 await pipe.aclose()
             await self._client.aclose()

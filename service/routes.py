@@ -203,7 +203,7 @@ async def _view_accepted(desk: Desk, accepted: Accepted) -> AcceptedView:
         stored = await _read(desk, accepted.record.id) or StoredMessage(accepted.record, None, {})
         agent = desk.config.agents.get(accepted.record.agent)
         retention = desk.config.retention.message
-        return AcceptedView(**view_accepted(stored.record, agent, retention, stored.faults))
+        return AcceptedView(**view_accepted(stored, agent, retention))
     offer, created = accepted.offer, accepted.created
     assert created is not None
     template = offer.payload.template

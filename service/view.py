@@ -7,8 +7,8 @@ from msgspec import Struct
 from postroom.config.structs import Agent
 from postroom.config.units import milliseconds
 from postroom.explain import Reason, explain, moment, next_attempt
-from postroom.ledger.reading import StoredFault, StoredMessage
-from postroom.ledger.record import Attempt, RecipientRecord, Record
+from postroom.ledger.reading import StoredMessage
+from postroom.ledger.record import Attempt, RecipientRecord
 from postroom.states import State
 
 
@@ -91,10 +91,9 @@ class MessageList(Struct, frozen=True):
     next: str | None = None
 
 
-def view_accepted(
-    record: Record, agent: Agent | None, retention: str, faults: dict[str, StoredFault]
-) -> dict[str, Any]:
+def view_accepted(stored: StoredMessage, agent: Agent | None, retention: str) -> dict[str, Any]:
     """Return the fields of the part."""
+    record = stored.record
     ref_until = record.finished_at + milliseconds(retention) if record.finished_at else None
     return {
         "id": record.id,
@@ -103,9 +102,9 @@ def view_accepted(
         "caller": record.caller,
         "state": str(record.state),
         "finished": record.finished,
-        "reason": explain(record, agent, faults),
+        "reason": explain(stored, agent),
         "accepted_at": moment(record.accepted_at),
-        "next_attempt_at": moment(next_attempt(record, agent, faults)),
+        "next_attempt_at": moment(next_attempt(stored, agent)),
         "expires_at": moment(record.deadline),
         "ref_valid_until": moment(ref_until),
         "template": TemplateView(*record.template) if record.template else None,
@@ -117,7 +116,7 @@ def view_message(stored: StoredMessage, agent: Agent | None, retention: str) -> 
     record, payload = stored.record, stored.payload
     addresses = [r.address for r in payload.recipients] if payload else [None] * len(record.recipients)
     return MessageView(
-        **view_accepted(record, agent, retention, stored.faults),
+        **view_accepted(stored, agent, retention),
         recipients=[
             RecipientView(r.index, r.kind, address, str(r.state), _recipient_reason(r))
             for r, address in zip(record.recipients, addresses, strict=True)

@@ -57,7 +57,7 @@ class Lane:
     async def _work_until_done(self) -> None:
         while not self._round.over and not self._left:
             try:
-                await self._carrier.outbox.wait_until_flowing()
+                await self._round.until_flowing()
                 if self._way is None or self._lingered():
                     await self._hang_up()
                     if not await self._is_needed():

@@ -23,8 +23,6 @@ class Outbox:
         self._failed = failed
         self._pending: set[asyncio.Task[None]] = set()
         self._stuck = 0
-        self._flowing = asyncio.Event()
-        self._flowing.set()
 
     def put(self, finish: Finish, written: Written) -> None:
         """Write an outcome; `written` hears where it left the message, None where it was somebody else's."""
@@ -41,9 +39,10 @@ class Outbox:
 
         self._insist(write)
 
-    async def wait_until_flowing(self) -> None:
-        """Wait while any outcome could not be written."""
-        await self._flowing.wait()
+    @property
+    def flows(self) -> bool:
+        """False while any outcome could not be written: nobody claims anything new then."""
+        return self._stuck == 0
 
     async def flush(self, grace: float) -> int:
         """Wait for everything to be written, `grace` seconds at most; return what is left."""
@@ -79,7 +78,6 @@ class Outbox:
                 except (LedgerUnavailableError, LedgerUnconfirmedError) as error:
                     if tries == 0:
                         self._stuck += 1
-                        self._flowing.clear()
                     self._failed(error)
                     await asyncio.sleep(PAUSES[min(tries, len(PAUSES) - 1)])
                     tries += 1
@@ -92,5 +90,3 @@ class Outbox:
         finally:
             if tries:
                 self._stuck -= 1
-                if not self._stuck:
-                    self._flowing.set()

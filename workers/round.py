@@ -11,9 +11,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from postroom.config.structs import Agent
-from postroom.config.units import per_second
-from postroom.ledger.delivery import Pace
 from postroom.ledger.errors import LedgerError
+from postroom.pace import pace_of
 from workers.lane import Lane
 from workers.ways import Ways
 
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
 
 POLL_SECONDS = 0.5  # how soon a round looks by itself, should the bell's ring have been lost
 HELP_SECONDS = 1.0
+FLOW_SECONDS = 0.1
 
 
 class Round:
@@ -38,6 +38,7 @@ class Round:
         self._lanes: set[asyncio.Task[None]] = set()
         self._idle: deque[asyncio.Future[None]] = deque()
         self._rung_for_help = 0.0
+        self._missed = False
         self.rung_again = False  # by somebody who may have seen no lane, for this round was about to end
 
     async def run(self) -> None:
@@ -84,17 +85,25 @@ class Round:
         if not self._wake_one():
             if self._has_room():
                 self._open_lane()
-            elif len(self._lanes) < self.config.connections:
+                return
+            self._missed = True  # whichever lane is done next looks again before it sleeps
+            if len(self._lanes) < self.config.connections:
                 self._ring_for_help()
 
     async def wait_for_mail(self, seconds: float, next_in_ms: int | None) -> None:
         """Sleep as an idle lane: until a nudge, until the next message is due, or for `seconds`."""
         if next_in_ms is not None:
             seconds = min(seconds, next_in_ms / 1000 + 0.001)
-        if seconds <= 0 or self.over:
+        missed, self._missed = self._missed, False
+        if seconds <= 0 or self.over or missed:
             await asyncio.sleep(0)
             return
         await self._sleep(seconds)
+
+    async def until_flowing(self) -> None:
+        """Wait while outcomes cannot be written; the end of the round cuts it short."""
+        while not (self.carrier.outbox.flows or self.over):
+            await self.pause(FLOW_SECONDS)
 
     async def pause(self, seconds: float) -> None:
         """Wait, whatever rings; only the end of the round cuts it short."""
@@ -140,11 +149,3 @@ class Round:
         if now - self._rung_for_help >= HELP_SECONDS:
             self._rung_for_help = now
             self.carrier.ring_soon(self.agent)
-
-
-def pace_of(config: Agent) -> Pace:
-    """Return the agent's rate as the ledger's script takes it; unset `burst` is one second's worth."""
-    if config.rate is None:
-        return Pace()
-    rate = per_second(config.rate)
-    return Pace(max(1, round(1_000_000 / rate)), config.burst or max(1, int(rate)))

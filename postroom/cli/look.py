@@ -57,11 +57,11 @@ def show_why(message_id: str) -> int:
 def _sentence(config: Config, stored: StoredMessage) -> str:
     record = stored.record
     agent = config.agents.get(record.agent)
-    reason = explain(record, agent, stored.faults)
+    reason = explain(stored, agent)
     text = f"{record.id} is {record.state}"
     if reason is not None:
         text += f" ({reason.code}): {reason.text}"
-    if (next_at := next_attempt(record, agent, stored.faults)) is not None:
+    if (next_at := next_attempt(stored, agent)) is not None:
         text += f" Next attempt {moment(next_at)}, expires {moment(record.deadline)}."
     return text
 

@@ -66,6 +66,11 @@ def faults_key(agent: str) -> str:
     return f"{place_of(agent).prefix}faults:{agent}"
 
 
+def bucket_key(agent: str) -> str:
+    """Key of the arrival time of an agent's rate."""
+    return f"{place_of(agent).prefix}bucket:{agent}"
+
+
 def template_key(name: str, version: str) -> str:
     """Key of a template version's files."""
     return f"pr:template:{name}:{version}"

@@ -27,11 +27,16 @@ class StoredFault(Struct, frozen=True):
 
 
 class StoredMessage(Struct, frozen=True):
-    """A record with its payload, which is None once the content is dropped, and what stops its agent."""
+    """A record with its payload, which is None once the content is dropped, and what holds up its agent.
+
+    `arrival_us` is the theoretical arrival time of the agent's rate; `now` is Redis's clock in ms.
+    """
 
     record: Record
     payload: Payload | None
     faults: dict[str, StoredFault]
+    arrival_us: int = 0
+    now: int = 0
 
 
 class Reading:
@@ -47,14 +52,20 @@ class Reading:
         pipe.hgetall(keys.record_key(message_id))
         pipe.get(keys.payload_key(message_id))
         pipe.hgetall(keys.faults_key(agent))
+        pipe.get(keys.bucket_key(agent))
+        pipe.time()
         try:
-            fields, stored, faults = await pipe.execute()
+            fields, stored, faults, arrival, (seconds, micros) = await pipe.execute()
         except (RedisError, OSError) as error:
             raise LedgerUnavailableError("cannot reach Redis") from error
         if not fields:
             return None
         return StoredMessage(
-            read_record(message_id, agent, fields), _read_payload(stored), _read_faults(faults)
+            record=read_record(message_id, agent, fields),
+            payload=_read_payload(stored),
+            faults=_read_faults(faults),
+            arrival_us=int(arrival or 0),
+            now=seconds * 1000 + micros // 1000,
         )
 
     async def find(self, refs: Iterable[tuple[str, str]]) -> list[str]:

@@ -21,7 +21,6 @@ SCRIPTS: dict[str, dict[str, Any]] = {
     "insecure": {},
     "dropping": {"DOT": ["accept drop", "ok"]},
     "holding": {"DOT": ["accept drop", "ok"]},
-    "closing": {"DOT": "ok"},
     "second": {},
 }
 
@@ -65,10 +64,12 @@ async def street() -> AsyncIterator[Street]:
         }
         logins = await stack.enter_async_context(Receiver())
         receivers["logins"] = logins
-        agents = {
-            name: agent_toml(name, channel(name, receivers[name].port))
-            for name in ("mixed", "dropping", "closing")
-        }
+        agents = {"mixed": agent_toml("mixed", channel("mixed", receivers["mixed"].port))}
+        agents["dropping"] = agent_toml(
+            "dropping",
+            channel("dropping", receivers["dropping"].port),
+            options='retry_profile = "interactive"',
+        )
         agents["insecure"] = agent_toml(
             "insecure", channel("insecure", receivers["insecure"].port, "relay", SECURE)
         )
@@ -160,11 +161,13 @@ async def test_hold_leaves_an_ambiguous_outcome_to_a_person(street: Street):
 
 
 async def test_retry_takes_one_ambiguous_outcome(street: Street):
-    """Taken and then the line cut: with `retry` the message waits to be tried once more, and says why."""
+    """Taken and then the line cut: with `retry` the message is tried once more, says so, and the copies are told."""
     message_id = await street.post("dropping", "dropping")
     message = await street.until(message_id, state="queued", reason="ambiguous")
-    assert 1 == ambiguous(message)
-    assert 1 == street.receivers["dropping"].copies()[message_id]
+    assert (1, 1) == (ambiguous(message), street.receivers["dropping"].copies()[message_id])
+    message = await street.until(message_id, state="sent", finished=True)
+    assert (1, 2) == (ambiguous(message), street.receivers["dropping"].copies()[message_id])
+    assert ["ambiguous", "sent"] == [attempt["outcome"] for attempt in message["attempts"]]
 
 
 async def test_the_next_channel_is_used_when_the_first_is_away(street: Street):

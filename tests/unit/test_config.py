@@ -505,7 +505,7 @@ def test_a_duration_of_nothing_is_refused_where_it_makes_no_sense(faults, line):
     assert "must be at least" in faults(line)[0][1]
 
 
-def test_faults_of_every_kind_are_told_in_one_run(faults, tmp_path):
+def test_faults_of_every_kind_are_told_in_one_run(faults):
     """An unknown key, a missing secret, crossed ports, a bad token and an unknown agent are all told at once."""
     found = {
         pointer
