@@ -147,7 +147,8 @@ async def assert_at_rest(
 ) -> None:
     """Hold an idle system to leaving nothing behind: lanes, queues, connections, rounds, leases renewed for ever.
 
-    `killed`: the entries of a killed worker's rounds may still wait for their end. `renewing`: leases are renewed
+    `killed`: a worker was killed, or Redis was away when a round ended, so that arq could not clear its entry
+    and it waits for its end. `renewing`: leases are renewed
     at least so often, in seconds.
     """
     left: dict[str, object] = {}

@@ -51,7 +51,7 @@ async def test_redis_killed_again_and_again_loses_nothing(folder: Path):
             await asyncio.to_thread(stack.redis.start)
         ids = await load.stop()
         await assert_delivered(stack, receiver, ids, PATIENCE)
-        await assert_at_rest(stack, receiver)
+        await assert_at_rest(stack, receiver, killed=True)
         assert [(b"pr:bell:", 2)] == await stack.ledger.pubsub_numsub("pr:bell:"), "a worker is deaf"
 
 
@@ -76,7 +76,7 @@ async def test_redis_away_is_503_and_a_pause_not_an_end(folder: Path):
             last = max(moment(message["events"][-1]["at"]) for message in messages.values())
             print(f"the last message {last - back:.1f} s after Redis was back")  # noqa: T201
         assert (pid, None) == (stack.processes["worker"].pid, stack.processes["worker"].poll())
-        await assert_at_rest(stack, receiver)
+        await assert_at_rest(stack, receiver, killed=True)
 
 
 async def test_an_outcome_on_its_way_is_never_given_back(folder: Path):
@@ -94,7 +94,7 @@ async def test_an_outcome_on_its_way_is_never_given_back(folder: Path):
         await asyncio.to_thread(stack.redis.start)
         messages = await assert_delivered(stack, receiver, [message_id])
         assert (1, 1) == (receiver.copies()[message_id], len(messages[message_id]["attempts"]))
-        await assert_at_rest(stack, receiver)
+        await assert_at_rest(stack, receiver, killed=True)
 
 
 async def assert_unavailable(stack: Stack, seconds: float) -> None:
