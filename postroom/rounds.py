@@ -105,8 +105,8 @@ class RoundsWorker:
         await end_tasks(*(task for task in (self._worker.main_task, *tasks) if task is not None))
 
     def abandon(self) -> list[asyncio.Task[Any]]:
-        """Return the rounds that still run after arq's worker gave up."""
-        return [task for task in self._worker.tasks.values() if not task.done()]
+        """Return arq's tasks after its worker gave up: rounds that still run, and endings nobody looked at."""
+        return list(self._worker.tasks.values())
 
     async def _run(self, ctx: dict[Any, Any], agent: str) -> None:
         # Without it the round only hides those behind it a little longer.
