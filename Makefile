@@ -7,7 +7,7 @@ BIN := .venv/bin
 PORT ?= 8080
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help run test check openapi format clean
+.PHONY: help run test faults soak scale check openapi format clean
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -19,7 +19,17 @@ run: .venv/run.stamp ## Start everything here (Redis, API, worker, inbox), send 
 	@PORT=$(PORT) exec $(BIN)/postroom dev
 
 test: .venv/test.stamp ## Run all tests against real Redis, SMTP and HTTP processes
-	@$(BIN)/python -m pytest -q
+	@$(BIN)/python -m pytest -q -n 2 --dist loadfile --ignore tests/path --ignore tests/faults --ignore tests/scale
+	@$(BIN)/python -m pytest -q tests/path tests/faults tests/scale
+
+faults: .venv/test.stamp ## Run all cases of the fault suite, by name (five minutes)
+	@$(BIN)/python -m pytest -v -m faults --durations=5 tests/faults
+
+soak: .venv/test.stamp ## Random faults against a load, then the promises: SEED=7 MINUTES=1
+	@$(BIN)/python -m tests.faults.soak $(if $(SEED),--seed $(SEED)) --minutes $(or $(MINUTES),1)
+
+scale: .venv/test.stamp ## Measure at size: backlogs, agents, workers, neighbours, recovery (about 10 minutes)
+	@POSTROOM_LONG=1 $(BIN)/python -m pytest -q -s tests/scale
 
 check: .venv/test.stamp ## Lint, types, import contracts
 	@$(BIN)/ruff format --check --quiet . && $(BIN)/ruff check --quiet . && echo "ruff: clean"

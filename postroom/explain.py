@@ -1,12 +1,17 @@
 """Why a message is where it is: one reason, in words a caller and a person on call both understand."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 
+import msgspec
 from msgspec import Struct
 
 from postroom.config.structs import Agent
-from postroom.ledger.reading import StoredFault, StoredMessage
-from postroom.pace import pace_of
+from postroom.due import day_used_up_until, paced_until, reopens_at, stopped_channels
+from postroom.ledger.reading import StoredMessage
+from postroom.ledger.record import Record
+from postroom.ledger.standing import StoredFault
+from postroom.outcome import BY_A_PERSON
 from postroom.states import State
 
 REFUSED = {
@@ -14,15 +19,28 @@ REFUSED = {
     "message": "The message itself was refused; see its last attempt.",
     "postroom": "The message could not be composed.",
 }
+CANCELLED = {
+    "superseded": "A newer message with the same collapse_key took its place.",
+    "operator": "An operator cancelled it.",
+    "caller": "Its caller cancelled it.",
+}
+STORM = "The storm brake holds it: one recipient was sent one template too often. An operator can release it."
 
 
 class Reason(Struct, frozen=True):
-    """Why a message is where it is. `fault`: message, recipient, agent or postroom, if it is one's fault."""
+    """Why a message is where it is. `fault`: message, recipient, agent or postroom, if it is one's fault.
+
+    `owner` is its agent's. `rule` is a JSON pointer to what says so, into the configuration (`/agents/…`) or into
+    the request.
+    """
 
     code: str
     fault: str | None
     text: str
     since: str | None = None
+    until: str | None = None
+    owner: str | None = None
+    rule: str | None = None
 
 
 def moment(ms: int | None) -> str | None:
@@ -35,9 +53,38 @@ def moment(ms: int | None) -> str | None:
 
 def explain(stored: StoredMessage, agent: Agent | None) -> Reason | None:
     """Say why the message is where it is: what it waits for, or what ended it."""
-    record = stored.record
-    if record.state == State.QUEUED:
-        return _explain_waiting(stored, agent)
+    if stored.record.state == State.QUEUED:
+        reason: Reason | None = _explain_waiting(stored, agent)
+    else:
+        reason = _explain_end(stored.record)
+    if reason is None or agent is None or not agent.owner:
+        return reason
+    return msgspec.structs.replace(reason, owner=agent.owner)
+
+
+def is_superseded(record: Record) -> bool:
+    """True where a newer message took the place of this one for at least one of its recipients."""
+    return any(event.type == "message.superseded" for event in record.timeline)
+
+
+def storm_reason(name: str, agent: Agent | None, since: int) -> Reason:
+    """Return the reason of a message that the storm brake of its agent holds since then, in ms."""
+    owner = agent.owner if agent else ""
+    rule = f"/agents/{name}/storm"
+    return Reason("storm", None, STORM + _ask(owner), moment(since), owner=owner or None, rule=rule)
+
+
+def state_sentence(stored: StoredMessage, agent: Agent | None) -> str:
+    """Return the answer to "why": the message, its state, since when, and the reason's words."""
+    record, reason = stored.record, explain(stored, agent)
+    if record.state == State.SENDING:
+        return f"{record.id} is sending: an attempt is under way."
+    since = (reason.since if reason else None) or moment(record.finished_at)
+    text = f"{record.id} is {record.state}" + (f" since {since}" if since else "")
+    return f"{text} ({reason.code}): {reason.text}" if reason else f"{text}."
+
+
+def _explain_end(record: Record) -> Reason | None:
     since = moment(record.finished_at)
     match record.state:
         case State.FAILED:
@@ -45,9 +92,11 @@ def explain(stored: StoredMessage, agent: Agent | None) -> Reason | None:
             fault = whose.pop() if len(whose) == 1 else "recipient"
             return Reason("refused", fault, REFUSED[fault], since)
         case State.PARTLY_SENT:
-            return Reason("refused", "recipient", "Some recipients were refused; see recipients.", since)
+            return _explain_partly_sent(record, since)
         case State.EXPIRED:
             return Reason("expired", None, "Its deadline passed before it could be sent.", since)
+        case State.CANCELLED:
+            return _explain_cancelled(record.ended_by or "caller", since)
         case State.UNCONFIRMED:
             return Reason(
                 "ambiguous",
@@ -59,46 +108,127 @@ def explain(stored: StoredMessage, agent: Agent | None) -> Reason | None:
             return None
 
 
-def next_attempt(stored: StoredMessage, agent: Agent | None) -> int | None:
-    """Return when the message is tried next, in ms: not before its agent's channels and rate let it."""
-    record = stored.record
-    if record.state != State.QUEUED or record.next_at is None or agent is None:
-        return None
-    stopped = _stopped(agent, stored.faults)
-    reopens = min((fault.till for fault in stopped), default=0)
-    return max(record.next_at, reopens, paced_until(stored, agent))
+def _explain_partly_sent(record: Record, since: str | None) -> Reason:
+    states = {recipient.state for recipient in record.recipients}
+    if State.FAILED in states:
+        return Reason("refused", "recipient", "Some recipients were refused; see recipients.", since)
+    if State.EXPIRED in states:
+        return Reason("expired", None, "Its deadline passed before all recipients had it.", since)
+    return _explain_cancelled("superseded" if is_superseded(record) else record.ended_by or "caller", since)
 
 
-def paced_until(stored: StoredMessage, agent: Agent) -> int:
-    """Return when the agent's rate lets the next message go, in ms, or 0 where it does not hold it up."""
-    pace = pace_of(agent)
-    if not pace.interval_us:
-        return 0
-    free_at = (stored.arrival_us + pace.interval_us - pace.burst * pace.interval_us) // 1000
-    return free_at if free_at > stored.now else 0
-
-
-def _stopped(agent: Agent, faults: dict[str, StoredFault]) -> list[StoredFault]:
-    """Return the faults of the agent's channels, in their order, if every one of them stands still."""
-    found = [faults[c.name] for c in agent.channels if c.name in faults]
-    return found if len(found) == len(agent.channels) else []
+def _explain_cancelled(by: str, since: str | None) -> Reason:
+    if by == "superseded":
+        return Reason("superseded", None, CANCELLED[by], since, rule="/collapse_key")
+    return Reason("cancelled", None, CANCELLED.get(by, CANCELLED["operator"]), since)
 
 
 def _explain_waiting(stored: StoredMessage, agent: Agent | None) -> Reason:
+    """Return the first of what holds the message up, the most lasting one first.
+
+    Mail that is scheduled beyond the known end of a pause, or of its channels' stop, waits for its `send_at` only.
+    """
     record = stored.record
     if agent is None:
-        return Reason("agent_unknown", "agent", "Its agent is no longer configured.")
-    if stopped := _stopped(agent, stored.faults):
-        first = stopped[0]
-        return Reason(f"channel_{first.cause}", "agent", first.text, moment(first.since))
-    if record.reason is not None:
-        code, since = record.reason
-        text = f"Waiting for attempt {len(record.attempts) + 1}."
-        if code == "ambiguous":
-            text = "The last attempt may have been taken; waiting to try once more."
-        return Reason(code, None, text, moment(since))
-    if record.next_at is not None and record.next_at > record.accepted_at:
-        return Reason("scheduled", None, "Waiting for its send_at.", moment(record.accepted_at))
-    if paced_until(stored, agent):
-        return Reason("pacing", None, "Waiting for its agent's rate.", moment(record.accepted_at))
-    return Reason("due", None, "Due now; a worker takes it next.", moment(record.accepted_at))
+        text = "Its agent is not configured any more; its mail is kept."
+        return Reason("agent_unknown", "agent", text, rule=f"/agents/{record.agent}")
+    obstacles: tuple[Callable[[StoredMessage, Agent], Reason | None], ...] = (
+        _held, _paused, _stood_still, _not_yet, _day_used_up, _paced,
+    )  # fmt: skip
+    for obstacle in obstacles:
+        if (reason := obstacle(stored, agent)) is not None:
+            return reason
+    text = "Due now; a worker takes it next."
+    return Reason("due", None, text, moment(_due_since(record)))
+
+
+def _held(stored: StoredMessage, agent: Agent) -> Reason | None:
+    record = stored.record
+    hold = record.hold
+    if hold is None:
+        return None
+    if hold.code == "storm":
+        return storm_reason(record.agent, agent, hold.since)
+    text = "An operator holds it" + _because(hold.why) + _ask(agent.owner)
+    return Reason("held", None, text, moment(hold.since))
+
+
+def _paused(stored: StoredMessage, agent: Agent) -> Reason | None:
+    pause = stored.standing.pause
+    if pause is None or not stored.standing.paused or _is_scheduled_beyond(stored, pause.till):
+        return None
+    until = moment(pause.till or None)
+    text = (
+        "Its agent is paused"
+        + (f" until {until}" if until else "")
+        + _because(pause.reason)
+        + _ask(agent.owner)
+    )
+    return Reason("paused", "agent", text, moment(pause.since), until)
+
+
+def _stood_still(stored: StoredMessage, agent: Agent) -> Reason | None:
+    stopped = stopped_channels(agent, stored.standing.faults)
+    if not stopped or _is_scheduled_beyond(stored, _ends_by_itself(stopped)):
+        return None
+    first, reopens = stopped[0], reopens_at(stopped)
+    until = moment(reopens) if reopens > stored.standing.now else None
+    rule = f"/agents/{stored.record.agent}/channels/0"
+    return Reason(f"channel_{first.cause}", "agent", first.text, moment(first.since), until, rule=rule)
+
+
+def _ends_by_itself(stopped: list[StoredFault]) -> int:
+    """Return when the first of these channels is tried again that no person has to mend, in ms; 0 where none is."""
+    return min((fault.till for fault in stopped if fault.cause not in BY_A_PERSON), default=0)
+
+
+def _is_scheduled_beyond(stored: StoredMessage, end: int) -> bool:
+    """True where the message waits for its `send_at` until after this moment, in ms; 0 is one nobody knows."""
+    record = stored.record
+    if end == 0 or record.reason is not None or record.next_at is None:
+        return False
+    return record.next_at > max(end, stored.standing.now)
+
+
+def _not_yet(stored: StoredMessage, _agent: Agent) -> Reason | None:
+    record = stored.record
+    if record.next_at is None or record.next_at <= stored.standing.now:
+        return None
+    until = moment(record.next_at)
+    if record.reason is None:
+        text = f"Waiting for its send_at, {until}."
+        return Reason("scheduled", None, text, moment(record.accepted_at), until, rule="/send_at")
+    code, since = record.reason
+    text = f"Waiting for attempt {record.attempted + 1} at {until}."
+    if code == "ambiguous":
+        text = f"The last attempt may have been taken; waiting to try once more at {until}."
+    return Reason(code, None, text, moment(since), until)
+
+
+def _day_used_up(stored: StoredMessage, agent: Agent) -> Reason | None:
+    until = moment(day_used_up_until(stored, agent) or None)
+    if until is None:
+        return None
+    text = f"Its agent has no room for it among its {agent.per_day} recipients of the day, which ends at {until}."
+    rule = f"/agents/{stored.record.agent}/per_day"
+    return Reason("per_day", None, text, moment(_due_since(stored.record)), until, rule=rule)
+
+
+def _paced(stored: StoredMessage, agent: Agent) -> Reason | None:
+    until = moment(paced_until(stored, agent) or None)
+    if until is None:
+        return None
+    text, rule = f"Waiting for its agent's rate of {agent.rate}.", f"/agents/{stored.record.agent}/rate"
+    return Reason("pacing", None, text, moment(_due_since(stored.record)), until, rule=rule)
+
+
+def _due_since(record: Record) -> int:
+    return max(record.accepted_at, record.next_at or 0)
+
+
+def _because(why: str) -> str:
+    return f": {why.rstrip('. ')}." if why.strip(". ") else "."
+
+
+def _ask(owner: str) -> str:
+    return f" Ask {owner}." if owner else ""

@@ -47,14 +47,18 @@ class Library:
             raise UnknownTemplateError(name) from error
 
 
-async def publish_templates(templates: TemplateSet, client: Redis) -> None:
-    """Put template versions where every worker finds them. May be repeated.
+async def publish_templates(templates: TemplateSet, client: Redis) -> list[Template]:
+    """Put template versions where every worker finds them, and return those nobody had put there. May be repeated.
 
     Raises:
         LedgerUnavailableError: Redis did not take them.
     """
+    new = []
     try:
         for template in templates:
-            await client.set(keys.template_key(template.name, template.version), template.source())
+            key = keys.template_key(template.name, template.version)
+            if await client.set(key, template.source(), nx=True):
+                new.append(template)
     except (RedisError, OSError) as error:
         raise LedgerUnavailableError("cannot reach Redis") from error
+    return new

@@ -3,6 +3,7 @@
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 
 from postroom import __version__
+from postroom.ledger.balance import BalanceRow
 from postroom.ledger.watch import QueueDepth
 
 LATENCY_BUCKETS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600, 14400)
@@ -13,7 +14,10 @@ disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
 class QueueMetrics:
-    """Depth and age of the queues, read from Redis at each scrape. All processes tell the same: take max."""
+    """Depth and age of the queues, and whether the balance holds. Read from Redis at each scrape.
+
+    All processes tell the same: take max.
+    """
 
     def __init__(self, registry: CollectorRegistry) -> None:
         labels = ("agent", "priority")
@@ -24,6 +28,11 @@ class QueueMetrics:
         self._oldest = Gauge(
             "postroom_oldest_due_seconds", "Age of the oldest message due now.", labels, registry=registry
         )
+        self._unaccounted = Gauge(
+            "postroom_messages_unaccounted",
+            "Accepted messages that neither ended nor wait; anything but 0 is a defect or a loss.",
+            ("agent",), registry=registry,
+        )  # fmt: skip
         self._known: set[tuple[str, str]] = set()
 
     def show(self, depths: list[QueueDepth]) -> None:
@@ -35,10 +44,41 @@ class QueueMetrics:
             self._set(row.agent, row.priority, row.waiting, row.due, row.oldest_due_ms / 1000)
         self._known |= seen
 
+    def show_balance(self, rows: list[BalanceRow]) -> None:
+        """Set the gauge of what is unaccounted for."""
+        for row in rows:
+            self._unaccounted.labels(row.agent).set(row.unaccounted)
+
     def _set(self, agent: str, priority: str, waiting: int, due: int, oldest: float) -> None:
         self._waiting.labels(agent, priority).set(waiting)
         self._due.labels(agent, priority).set(due)
         self._oldest.labels(agent, priority).set(oldest)
+
+
+class ConfigMetrics:
+    """Which configuration a process works by."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._generation = Gauge(
+            "postroom_config_generation", "1 at the start, and 1 more with each reload.", registry=registry
+        )
+        self._loaded_at = Gauge(
+            "postroom_config_reload_timestamp_seconds", "When the configuration was loaded, in Unix time.",
+            registry=registry,
+        )  # fmt: skip
+        self._info = Gauge(
+            "postroom_config_info", "Hash of the configuration file's text.", ("hash",), registry=registry
+        )
+        self.invalid = Counter(
+            "postroom_config_invalid", "Changes of the configuration refused as faulty.", registry=registry
+        )
+
+    def show(self, generation: int, digest: str, loaded_at: float) -> None:
+        """Set the gauges."""
+        self._generation.set(generation)
+        self._loaded_at.set(loaded_at)
+        self._info.clear()
+        self._info.labels(digest).set(1)
 
 
 class EdgeMetrics:
@@ -74,7 +114,12 @@ class EdgeMetrics:
             "postroom_messages_cancelled", "Messages called back by their caller.", ("caller", "agent"),
             registry=registry,
         )  # fmt: skip
+        self.finished = _finished(registry)
+        self.storm_braked = Counter(
+            "postroom_storm_braked", "Messages held by the storm brake.", ("agent",), registry=registry
+        )
         self.queue = QueueMetrics(registry)
+        self.config = ConfigMetrics(registry)
 
 
 class CarrierMetrics:
@@ -90,10 +135,7 @@ class CarrierMetrics:
             "postroom_attempt_duration_seconds", "Time of an attempt.", ("agent", "channel"),
             buckets=ATTEMPT_BUCKETS, registry=registry,
         )  # fmt: skip
-        self.finished = Counter(
-            "postroom_messages_finished", "Messages that ended.", ("agent", "priority", "state"),
-            registry=registry,
-        )  # fmt: skip
+        self.finished = _finished(registry)
         self.latency = Histogram(
             "postroom_message_latency_seconds", "From accepted to sent.", ("agent", "priority"),
             buckets=LATENCY_BUCKETS, registry=registry,
@@ -120,6 +162,7 @@ class CarrierMetrics:
         self.channel_faults = Counter(
             "postroom_channel_faults", "Faults of channels.", ("agent", "channel", "cause"), registry=registry
         )
+        self.rounds = Counter("postroom_rounds", "Rounds begun by this process.", registry=registry)
         self.lanes = Gauge("postroom_lanes", "Open lanes of this process.", registry=registry)
         self.redis_errors = Counter(
             "postroom_redis_errors", "Failed calls of the ledger.", ("kind",), registry=registry
@@ -129,6 +172,13 @@ class CarrierMetrics:
             ("template", "reason"), registry=registry,
         )  # fmt: skip
         self.queue = QueueMetrics(registry)
+        self.config = ConfigMetrics(registry)
+
+
+def _finished(registry: CollectorRegistry) -> Counter:
+    """Workers end messages, and so do callers and operators over the API."""
+    labels = ("agent", "priority", "state")
+    return Counter("postroom_messages_finished", "Messages that ended.", labels, registry=registry)
 
 
 def _build_info(registry: CollectorRegistry) -> None:

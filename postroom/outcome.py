@@ -37,6 +37,9 @@ class Cause(StrEnum):
     POLICY = "policy"  # our address, sender or account is not allowed
 
 
+BY_A_PERSON = frozenset({Cause.AUTH, Cause.QUOTA, Cause.POLICY})  # who must mend it; the others may pass
+
+
 class Sent(Struct, frozen=True):
     """The channel took responsibility for the recipient. Not the same as delivered."""
 
@@ -101,6 +104,14 @@ class FenceLostError(Exception):
     """Raised by `Commit` only: somebody else owns the message now, so nothing more may be said for it."""
 
 
+class TooLateError(Exception):
+    """Raised by `Commit` only: the time of the message is up."""
+
+
+class DayUsedUpError(Exception):
+    """Raised by `Commit` only: the agent's `per_day` leaves no room for the recipients of this mail."""
+
+
 class Commit(Protocol):
     """The commit mark. A channel awaits it at the last point where the message surely is not accepted.
 
@@ -110,6 +121,7 @@ class Commit(Protocol):
 
     Raises:
         FenceLostError: the message has another owner; the channel drops its connection without the dot.
+        TooLateError, DayUsedUpError: its time is up, or it must wait for tomorrow, with the same consequence.
         LedgerUnavailableError: the mark could not be written, with the same consequence.
     """
 

@@ -23,6 +23,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
 from postroom.ledger.clients import connection_options, end_tasks
+from postroom.ledger.connection import told_when_lost
 
 QUEUE = "pr:rounds"
 JOB = "deliver"
@@ -48,7 +49,7 @@ def rounds_pool(url: str) -> ArqRedis:
         **connection_options(url),
     )
     return ArqRedis(
-        pool,
+        told_when_lost(pool),
         job_serializer=msgspec.msgpack.encode,
         job_deserializer=msgspec.msgpack.decode,
         default_queue_name=QUEUE,
@@ -109,8 +110,11 @@ class RoundsWorker:
         return list(self._worker.tasks.values())
 
     async def _run(self, ctx: dict[Any, Any], agent: str) -> None:
+        # Beside the round, whose mail does not wait for it.
+        await asyncio.gather(self._move_away(ctx["job_id"]), self._deliver(agent))
+
+    async def _move_away(self, job_id: str) -> None:
         # Without it the round only hides those behind it a little longer.
         with suppress(RedisError, OSError):
             out_of_the_way = (time.time() + self._job_seconds) * 1000
-            await self._pool.zadd(QUEUE, {ctx["job_id"]: out_of_the_way}, xx=True)
-        await self._deliver(agent)
+            await self._pool.zadd(QUEUE, {job_id: out_of_the_way}, xx=True)

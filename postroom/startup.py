@@ -27,8 +27,17 @@ def load_everything(settings: Settings, environ: Mapping[str, str]) -> tuple[Con
         BrokenTemplatesError: a template is.
     """
     config = load_config(settings.config, environ)
+    return config, load_templates(config)
+
+
+def load_templates(config: Config) -> TemplateSet:
+    """Load the templates of a configuration.
+
+    Raises:
+        BrokenTemplatesError: one of them is wrong.
+    """
     try:
-        return config, TemplateSet.load_folder(config.templates.dir)
+        return TemplateSet.load_folder(config.templates.dir)
     except TemplatesError as error:
         raise BrokenTemplatesError(error) from None
 

@@ -1,7 +1,7 @@
-"""The metrics port of a process: /metrics, /livez and /readyz, apart from the traffic of callers."""
+"""The metrics port of a process: /metrics, /livez, /readyz and what is given it, apart from the traffic of callers."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from types import TracebackType
 from typing import Self
 
@@ -32,7 +32,9 @@ class Telemetry:
         port: int,
         refresh: Callable[[], Awaitable[None]],
         ready: Callable[[], bool],
+        routes: Iterable[web.AbstractRouteDef] = (),
     ) -> None:
+        """`routes` are further ones, which answer for themselves whom they let in."""
         self._registry = registry
         self._host, self._port = host, port
         self._refresh = refresh
@@ -41,6 +43,7 @@ class Telemetry:
         app.router.add_get("/metrics", self._metrics)
         app.router.add_get("/livez", self._livez)
         app.router.add_get("/readyz", self._readyz)
+        app.add_routes(routes)
         self._runner = web.AppRunner(app, access_log=None)
 
     async def __aenter__(self) -> Self:
@@ -80,6 +83,7 @@ def queue_refresher(watch: Watch, metrics: QueueMetrics) -> Callable[[], Awaitab
         try:
             async with asyncio.timeout(REFRESH_SECONDS):
                 metrics.show(await watch.depth())
+                metrics.show_balance(await watch.balance.rows())
         except (LedgerUnavailableError, TimeoutError):
             return
 

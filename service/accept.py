@@ -6,14 +6,18 @@ hears of as accepted is in the ledger. We would rather answer "unconfirmed" than
 
 from collections.abc import Callable
 from datetime import datetime
+from functools import lru_cache
 
 from msgspec import Struct
 
-from postroom.config.structs import Agent, Config
+from postroom.address import parse_address
+from postroom.config.structs import Agent, Storm
+from postroom.config.units import milliseconds
 from postroom.decode import Fault
 from postroom.errors import Code, RefusedError
+from postroom.failpoint import reach
 from postroom.ids import new_message_id
-from postroom.ledger.accept import Acceptance, Created, Exists, Offer, Untimely
+from postroom.ledger.accept import Acceptance, Brake, Created, Exists, Offer, Untimely
 from postroom.ledger.digests import Digests, differing
 from postroom.ledger.errors import LedgerFullError, LedgerUnavailableError, LedgerUnconfirmedError
 from postroom.ledger.record import Record
@@ -49,13 +53,11 @@ class AcceptMessage:
 
     def __init__(
         self,
-        config: Config,
         templates: TemplateSet,
         acceptance: Acceptance,
         digests: Callable[[], Digests],
         ring: Callable[[str], None],
     ) -> None:
-        self._config = config
         self._templates = templates
         self._acceptance = acceptance
         self._digests = digests
@@ -68,10 +70,12 @@ class AcceptMessage:
             RefusedError: 403 or 422 for the request, 409 where the ref names another one, 503 for the ledger.
         """
         request = decoded.request
-        agent = self._allowed_agent(identity, request)
+        agent = _allowed_agent(identity, request)
         offer = self._make_offer(identity, agent, decoded)
         try:
+            reach("accept.before_script")
             reply = await self._acceptance.accept(offer)
+            reach("accept.after_script")
         except LedgerFullError:
             raise storage_full() from None
         except LedgerUnavailableError:
@@ -90,13 +94,6 @@ class AcceptMessage:
             case Untimely():
                 raise RefusedError(Code.INVALID_REQUEST, FAULTS_DETAIL, faults=[UNTIMELY[reply.code]])
 
-    def _allowed_agent(self, identity: Identity, request: MessageRequest) -> Agent:
-        """Return the agent. One that does not exist is refused like one that is another's."""
-        agent = self._config.agents.get(request.agent)
-        if agent is None or request.agent not in identity.caller.agents:
-            raise RefusedError(Code.AGENT_NOT_ALLOWED, "The caller's agents do not include this one.")
-        return agent
-
     def _make_offer(self, identity: Identity, agent: Agent, decoded: Decoded) -> Offer:
         request = decoded.request
         checked = Checked(decoded, agent, self._templates)
@@ -110,6 +107,7 @@ class AcceptMessage:
         digests = self._digests()
         assert request.client_ref is not None
         profile = delivery.retry_profile or agent.retry_profile
+        payload = _make_payload(message_id, agent, request, checked, delivery)
         return Offer(
             id=message_id,
             agent=request.agent,
@@ -117,7 +115,7 @@ class AcceptMessage:
             client_ref=request.client_ref,
             ref=digests.ref(identity.name, request.agent, request.client_ref),
             digests=digests.fields(field_values(request)),
-            payload=_make_payload(message_id, agent, request, checked, delivery),
+            payload=payload,
             blobs=tuple(file.data for file in checked.attachments),
             priority=priority,
             retry_profile=profile,
@@ -125,7 +123,18 @@ class AcceptMessage:
             send_at=_ms(request.send_at),
             lifetime=1000 * _lifetime(request, delivery, profile),
             deliver_before=_ms(request.deliver_before),
+            standing_clock=_clock_stands(request, delivery, profile),
+            storm=_brake(agent.storm, digests, payload) if agent.storm else None,
+            collapse=_collapse(request.collapse_key, identity.name, digests, payload),
         )
+
+
+def _allowed_agent(identity: Identity, request: MessageRequest) -> Agent:
+    """Return the agent. One that does not exist is refused like one that is another's."""
+    agent = identity.config.agents.get(request.agent)
+    if agent is None or request.agent not in identity.caller.agents:
+        raise RefusedError(Code.AGENT_NOT_ALLOWED, "The caller's agents do not include this one.")
+    return agent
 
 
 def unavailable() -> RefusedError:
@@ -177,6 +186,28 @@ def _make_payload(
     )
 
 
+def _brake(storm: Storm, digests: Digests, payload: Payload) -> Brake:
+    template = payload.template.name if payload.template else "-"
+    exempt = _wire_forms(storm.exempt)
+    counted = [r.address for r in payload.recipients if r.address.lower() not in exempt]
+    return Brake(
+        storm.limit,
+        milliseconds(storm.window),
+        tuple(digests.storm(template, address) for address in dict.fromkeys(counted)),
+    )
+
+
+@lru_cache(maxsize=1024)
+def _wire_forms(addresses: tuple[str, ...]) -> frozenset[str]:
+    return frozenset(parse_address(address).lower() for address in addresses)
+
+
+def _collapse(key: str | None, caller: str, digests: Digests, payload: Payload) -> tuple[str, ...]:
+    if key is None:
+        return ()
+    return tuple(digests.collapse(caller, key, recipient.address) for recipient in payload.recipients)
+
+
 def _first(*options: bool | None) -> bool:
     return next((option for option in options if option is not None), False)
 
@@ -184,6 +215,12 @@ def _first(*options: bool | None) -> bool:
 def _lifetime(request: MessageRequest, delivery: Delivery, profile: str) -> int:
     """Seconds from the later of acceptance and `send_at` to expiry: message > template > profile."""
     return request.deliver_within or delivery.deliver_within or LIFETIME_SECONDS[profile]
+
+
+def _clock_stands(request: MessageRequest, delivery: Delivery, profile: str) -> bool:
+    """A limit somebody named is absolute, and so is that of a login code; the profile's own day is patient."""
+    named = request.deliver_within or request.deliver_before or delivery.deliver_within
+    return profile == "standard" and not named
 
 
 def _ms(time: datetime | None) -> int:

@@ -1,5 +1,6 @@
 """The composition root of the API: read from top to bottom."""
 
+import asyncio
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -10,17 +11,21 @@ from litestar.datastructures import State
 from litestar.exceptions import HTTPException
 from prometheus_client import CollectorRegistry
 
-from postroom.config.load import load_config
-from postroom.config.structs import Config
+from postroom import __version__
+from postroom.config.live import LiveConfig
 from postroom.errors import Code, RefusedError
+from postroom.ledger.clients import end_tasks
 from postroom.log import configure_logging, get_logger
 from postroom.metrics import EdgeMetrics
 from postroom.settings import Settings, read_settings
+from postroom.supervise import supervise
 from postroom.telemetry import Telemetry, queue_refresher
 from postroom.templates import TemplateSet
+from service.admin import admin_routes
 from service.auth import Authenticator
 from service.desk import Desk
 from service.edge import Edge
+from service.operator_desk import OperatorDesk
 from service.problem import problem_of
 from service.routes import ROUTES
 
@@ -31,16 +36,20 @@ def create_app() -> Edge:
     """Build the API from this process's environment. What is wrong with it was told before the server started."""
     settings = read_settings(os.environ)
     configure_logging(settings, "api")
-    config = load_config(settings.config, os.environ)
-    return build_app(settings, config, TemplateSet.load_folder(config.templates.dir))
+    live = LiveConfig.load(settings.config, os.environ)
+    return build_app(settings, live, TemplateSet.load_folder(live.current.templates.dir))
 
 
-def build_app(settings: Settings, config: Config, templates: TemplateSet) -> Edge:
+def build_app(settings: Settings, live: LiveConfig, templates: TemplateSet) -> Edge:
     """Build the API: the desk behind the routes, the routes behind the edge."""
     log = get_logger()
     registry = CollectorRegistry()
     metrics = EdgeMetrics(registry)
-    desk = Desk(config, templates, metrics, log)
+    desk = Desk(live.current, templates, metrics, log)
+    authenticator = Authenticator(live.current)
+    live.subscribe(authenticator.apply)
+    operator = OperatorDesk(desk, live, metrics, log)
+    live.subscribe(lambda _: desk.notes("config.reloaded", service="api", config_hash=live.digest))
 
     @asynccontextmanager
     async def lifespan(_app: Litestar) -> AsyncIterator[None]:
@@ -50,11 +59,23 @@ def build_app(settings: Settings, config: Config, templates: TemplateSet) -> Edg
             port=settings.metrics_port,
             refresh=queue_refresher(desk.watch, metrics.queue),
             ready=lambda: not desk.draining,
+            routes=admin_routes(operator, authenticator, metrics, log),
         )
-        async with desk.opened(), telemetry:
-            log.info("service.started", port=settings.port, metrics_port=settings.metrics_port)
+        async with desk.opened(), operator.opened(), telemetry:
+            watching = asyncio.create_task(
+                supervise("reload", lambda: live.keep_watching(metrics.config), log)
+            )
+            log.info(
+                "service.started",
+                port=settings.port,
+                metrics_port=settings.metrics_port,
+                config_hash=live.digest,
+                generation=live.generation,
+            )
+            desk.notes("process.started", service="api", version=__version__, config_hash=live.digest)
             yield
             log.info("service.draining")
+            await end_tasks(watching)
         log.info("service.stopped")
 
     app = Litestar(
@@ -70,7 +91,7 @@ def build_app(settings: Settings, config: Config, templates: TemplateSet) -> Edg
             Exception: _answer_crash,
         },
     )
-    return Edge(app, Authenticator(config), metrics, log)
+    return Edge(app, authenticator, metrics, log)
 
 
 def _answer_refusal(request: AnyRequest, refused: RefusedError) -> Response[bytes]:

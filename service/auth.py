@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 from msgspec import Struct
 
+from postroom.config.change import Change
 from postroom.config.rules import read_time
 from postroom.config.structs import Caller, Config, Token
 from postroom.config.units import per_second
@@ -20,8 +21,9 @@ REFUSED = "Send one Authorization header field: Bearer and a token of this calle
 
 
 class Identity(Struct, frozen=True):
-    """A caller, known by one of its tokens."""
+    """A caller, known by one of its tokens, and the configuration that its whole request is judged by."""
 
+    config: Config
     name: str
     caller: Caller
     token: Token
@@ -33,12 +35,31 @@ class Authenticator:
     """Looks tokens up by their SHA-256, so that none is ever stored or compared as it is."""
 
     def __init__(self, config: Config) -> None:
+        self._limits: dict[str, RateLimit] = {}
         self._by_digest: dict[str, Identity] = {}
+        self._take(config, kept={})
+
+    def apply(self, change: Change) -> None:
+        """Know the callers of a reloaded configuration from the next request on; an unchanged rate counts on."""
+        unchanged = {
+            name: limit
+            for name, limit in self._limits.items()
+            if name in change.new.callers and change.new.callers[name].rate == change.old.callers[name].rate
+        }
+        self._take(change.new, kept=unchanged)
+
+    def _take(self, config: Config, *, kept: dict[str, RateLimit]) -> None:
+        limits = {
+            name: kept.get(name) or RateLimit(per_second(caller.rate))
+            for name, caller in config.callers.items()
+            if caller.rate
+        }
+        by_digest = {}
         for name, caller in config.callers.items():
             networks = tuple(ipaddress.ip_network(n) for n in caller.networks)
-            limit = RateLimit(per_second(caller.rate)) if caller.rate else None
             for token in caller.tokens:
-                self._by_digest[token.sha256] = Identity(name, caller, token, networks, limit)
+                by_digest[token.sha256] = Identity(config, name, caller, token, networks, limits.get(name))
+        self._limits, self._by_digest = limits, by_digest
 
     def authenticate(self, authorization: Iterable[bytes], peer: str | None) -> Identity:
         """Return who calls.

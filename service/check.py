@@ -4,10 +4,11 @@ import base64
 import binascii
 import re
 import unicodedata
+from functools import lru_cache
 
 from postroom.address import AddressError, domain_of, parse_address
 from postroom.config.rules import allowed_domains
-from postroom.config.structs import Agent
+from postroom.config.structs import Agent, From
 from postroom.decode import MAX_FAULTS, Fault, join
 from postroom.errors import Code, RefusedError
 from postroom.headers import check_headers
@@ -51,7 +52,7 @@ class Checked:
         self.cc = self._mailboxes("/cc", request.cc)
         self.bcc = self._mailboxes("/bcc", request.bcc)
         self.reply_to = self._mailboxes("/reply_to", request.reply_to)
-        self._check_recipients()
+        self._check_recipients(agent.per_day)
         self.sender = self._sender(request.from_, agent)
         self.template = self._template(request, templates)
         self.content = self._content(request.content)
@@ -95,10 +96,12 @@ class Checked:
             self._say(f"{pointer}/address", str(error))
             return Address("", name)
 
-    def _check_recipients(self) -> None:
+    def _check_recipients(self, per_day: int | None) -> None:
         everyone = [r.address.lower() for r in self.to + self.cc + self.bcc]
         if len(everyone) > MAX_RECIPIENTS:
             self._say("/to", f"to, cc and bcc together may hold {MAX_RECIPIENTS} recipients")
+        elif per_day is not None and len(everyone) > per_day:
+            self._say("/to", f"the agent may send to {per_day} recipients a day, and this message has more")
         seen: set[str] = set()
         places = [("/to", self.to), ("/cc", self.cc), ("/bcc", self.bcc)]
         for pointer, addresses in places:
@@ -110,7 +113,7 @@ class Checked:
 
     def _sender(self, given: Mailbox | None, agent: Agent) -> Address:
         if given is None:
-            return Address(parse_address(agent.sender.address), agent.sender.name)
+            return _author(agent.sender)
         if "@" in _looks(given.name or ""):
             self._say("/from/name", "must not look like an address")
         return self._mailbox("/from", given)
@@ -188,6 +191,12 @@ class Checked:
             self._say("/client_ref", "required, but missing")
         elif ".." in request.client_ref:
             self._say("/client_ref", "must not hold two dots in a row")
+
+
+@lru_cache(maxsize=4096)
+def _author(sender: From) -> Address:
+    """Return an agent's own author; every request without a `from` asks for one."""
+    return Address(parse_address(sender.address), sender.name)
 
 
 def _looks(text: str) -> str:

@@ -11,16 +11,20 @@ from postroom import rounds
 from postroom.config.structs import Config
 from postroom.config.units import milliseconds
 from postroom.errors import Code, RefusedError
-from postroom.ledger.accept import Acceptance
+from postroom.ledger.accept import Acceptance, Offer
+from postroom.ledger.changes import Journal, Notes
 from postroom.ledger.clients import connection_maker, end_tasks, reading_client
+from postroom.ledger.delivery import Ended
 from postroom.ledger.digests import Digests
-from postroom.ledger.errors import LedgerUnavailableError
+from postroom.ledger.errors import LedgerUnavailableError, LedgerUnconfirmedError
 from postroom.ledger.keys import agent_of
 from postroom.ledger.pipe import ScriptPipe
 from postroom.ledger.reading import Reading
+from postroom.ledger.resolved import Resolved
 from postroom.ledger.watch import FULL_SHARE, Watch
 from postroom.library import publish_templates
 from postroom.metrics import EdgeMetrics
+from postroom.supervise import supervise
 from postroom.templates import TemplateSet
 from service.accept import Accepted, AcceptMessage, storage_full, unavailable
 from service.auth import Identity
@@ -36,7 +40,7 @@ class Desk:
     def __init__(
         self, config: Config, templates: TemplateSet, metrics: EdgeMetrics, log: FilteringBoundLogger
     ) -> None:
-        self.config = config
+        self.retention = config.retention.message
         self.metrics = metrics
         self.draining = False
         self.redis_ok: bool | None = None  # not looked yet
@@ -47,21 +51,22 @@ class Desk:
         self._pipes = [
             ScriptPipe(connection_maker(url), deadline=ACCEPT_SECONDS, replicas=replicas) for _ in range(2)
         ]
-        self._client = reading_client(url)
-        self.reading = Reading(self._client)
-        self.watch = Watch(self._client)
+        self.client = reading_client(url)
+        self.reading = Reading(self.client)
+        self.notes = Notes(Journal(self.client), log)
+        self.watch = Watch(self.client)
         self._arq: ArqRedis = rounds.rounds_pool(config.redis.arq_url or url)
         self._digests: Digests | None = None
         self._refusal: RefusedError | None = unavailable()
         self._ringing: set[asyncio.Task[bool]] = set()
         retention = config.retention
-        acceptance = Acceptance(
+        self._acceptance = Acceptance(
             *self._pipes,
             content_ms=milliseconds(retention.content),
             message_ms=milliseconds(retention.message),
         )
-        self._accept = AcceptMessage(config, templates, acceptance, self.digests, self._ring)
-        self.cancel = acceptance.cancel
+        self._accept = AcceptMessage(templates, self._acceptance, self.digests, self.ring)
+        self.cancel = self._acceptance.cancel
 
     async def accept(self, identity: Identity, decoded: Decoded) -> Accepted:
         """Accept a request; see `AcceptMessage`."""
@@ -101,11 +106,45 @@ class Desk:
             recipients=len(offer.payload.recipients),
             template=offer.payload.template.name if offer.payload.template else None,
         )
+        if accepted.created.braked:
+            self._account_braked(offer, first=accepted.created.storm_began)
+        for ended in accepted.created.superseded:
+            self._account_ended(ended)
+            log.info("message.superseded", message_id=ended.id, newer_id=offer.id, age_ms=ended.age_ms)
 
-    def account_cancelled(self, caller: str, message_id: str, request_id: str) -> None:
+    def _account_braked(self, offer: Offer, *, first: bool) -> None:
+        self.metrics.storm_braked.labels(offer.agent).inc()
+        if first:
+            template = offer.payload.template
+            self._log.warning(
+                "storm.braked",
+                agent=offer.agent,
+                caller=offer.caller,
+                template=template.name if template else None,
+                message_id=offer.id,
+            )
+
+    def _account_ended(self, ended: Ended) -> None:
+        self.metrics.finished.labels(agent_of(ended.id), ended.priority, ended.state).inc()
+
+    async def lapse(self, message_id: str) -> bool:
+        """End a message whose time is up, as well as Redis lets us; True where this call ended it."""
+        try:
+            ended = await self._acceptance.lapse(message_id)
+        except (LedgerUnavailableError, LedgerUnconfirmedError):
+            return False
+        if ended is None:
+            return False
+        self._account_ended(ended)
+        event = f"message.{ended.state}"
+        self._log.warning(event, agent=agent_of(message_id), message_id=message_id, age_ms=ended.age_ms)
+        return True
+
+    def account_cancelled(self, caller: str, message_id: str, cancelled: Resolved, request_id: str) -> None:
         """Count and log a message that was called back."""
         agent = agent_of(message_id)
         self.metrics.cancelled.labels(caller, agent).inc()
+        self.metrics.finished.labels(agent, cancelled.priority, cancelled.state).inc()
         self._log.info(
             "message.cancelled", request_id=request_id, caller=caller, agent=agent, message_id=message_id
         )
@@ -114,19 +153,20 @@ class Desk:
     async def opened(self) -> AsyncIterator[None]:
         """Keep the desk open: look at Redis now and again every moment, close everything at the end."""
         await self._look()
-        looking = asyncio.create_task(self._keep_looking())
+        looking = asyncio.create_task(supervise("look", self._keep_looking, self._log))
         try:
             yield
         finally:
             self.draining = True
             await end_tasks(looking)
             await asyncio.gather(*self._ringing, return_exceptions=True)
+            await self.notes.aclose()
             for pipe in self._pipes:
                 await pipe.aclose()
-            await self._client.aclose()
+            await self.client.aclose()
             await self._arq.aclose()
 
-    def _ring(self, agent: str) -> None:
+    def ring(self, agent: str) -> None:
         """Ring for a round beside the answer: a ring that fails changes no 202, for the sweep rings too."""
         task = asyncio.create_task(rounds.ring(self._arq, agent))
         self._ringing.add(task)
@@ -166,7 +206,8 @@ class Desk:
     async def _publish_templates(self) -> None:
         """Publish before the first 202, and again into an emptied Redis: every worker must find a version."""
         if not self._published:
-            await publish_templates(self._templates, self._client)
+            for template in await publish_templates(self._templates, self.client):
+                self.notes("template.published", template=template.name, template_version=template.version)
             self._published = True
 
     def _mark(self, *, ok: bool) -> None:

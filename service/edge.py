@@ -239,6 +239,7 @@ def _request_id(scope: Scope) -> str:
 def _route(path: str) -> str:
     if path in ROUTES:
         return path
-    if path.startswith("/v1/messages/") and path.endswith("/cancel"):
-        return "/v1/messages/{id}/cancel"
+    for verb in ("cancel", "why"):
+        if path.startswith("/v1/messages/") and path.endswith(f"/{verb}"):
+            return f"/v1/messages/{{id}}/{verb}"
     return "/v1/messages/{id}" if path.startswith("/v1/messages/") else "other"

@@ -12,7 +12,7 @@ import msgspec
 from postroom import __version__
 from service.problem import CONTENT_TYPE, STATUS, Problem
 from service.schema import MessageRequest
-from service.view import AcceptedView, MessageList, MessageView
+from service.view import AcceptedView, MessageList, MessageView, WhyView
 
 REF = "#/components/schemas/{name}"
 EXAMPLE = {
@@ -34,7 +34,7 @@ EXAMPLE = {
 @cache
 def openapi_document() -> dict[str, Any]:
     """Return the document."""
-    kinds = [MessageRequest, AcceptedView, MessageView, MessageList, Problem]
+    kinds = [MessageRequest, AcceptedView, MessageView, WhyView, MessageList, Problem]
     _, schemas = msgspec.json.schema_components(kinds, ref_template=REF)
     for schema in schemas.values():
         _clean(schema)
@@ -80,6 +80,7 @@ def _paths() -> dict[str, Any]:
     return {
         "/v1/messages": {"post": _send(), "get": _find()},
         "/v1/messages/{message_id}": {"get": _show()},
+        "/v1/messages/{message_id}/why": {"get": _why()},
         "/v1/messages/{message_id}/cancel": {"post": _cancel()},
         "/livez": {"get": _plain("livez", "Is the process alive?", "text/plain", {"type": "string"}, (200,))},
         "/readyz": {
@@ -154,6 +155,20 @@ def _show() -> dict[str, Any]:
         "parameters": [{"name": "message_id", "in": "path", "required": True, "schema": {"type": "string"}}],
         "responses": {
             "200": _json("The message.", "MessageView"),
+            **_problems(400, 401, 403, 404, 429, 500, 503),
+        },
+    }
+
+
+def _why() -> dict[str, Any]:
+    return {
+        "operationId": "explainMessage",
+        "summary": "Say why a message is where it is",
+        "description": "One sentence, and the data behind it: what the message waits for or what ended it, since when, "
+        "until when, whose matter it is, and which rule of the configuration or the request says so.",
+        "parameters": [{"name": "message_id", "in": "path", "required": True, "schema": {"type": "string"}}],
+        "responses": {
+            "200": _json("Why.", "WhyView"),
             **_problems(400, 401, 403, 404, 429, 500, 503),
         },
     }

@@ -8,7 +8,6 @@ from litestar.params import FromPath
 
 from postroom.decode import convert
 from postroom.errors import Code, RefusedError
-from postroom.explain import moment
 from postroom.ids import is_message_id
 from postroom.ledger.errors import LedgerUnavailableError, LedgerUnconfirmedError
 from postroom.ledger.reading import StoredMessage
@@ -19,7 +18,14 @@ from service.desk import Desk
 from service.docs import docs_page
 from service.openapi import openapi_json
 from service.schema import Decoded, decode_request
-from service.view import AcceptedView, MessageList, TemplateView, view_accepted, view_message
+from service.view import (
+    AcceptedView,
+    MessageList,
+    view_accepted,
+    view_created,
+    view_message,
+    view_why,
+)
 
 JSON = "application/json"
 _encode = msgspec.json.Encoder().encode
@@ -51,7 +57,7 @@ async def send_message(request: AnyRequest) -> Response[bytes]:
     wanted = _with_ref(decode_request(await request.body()), request.headers.getall("idempotency-key", []))
     accepted = await desk.accept(identity, wanted)
     desk.account(accepted, request.scope["state"]["request_id"])
-    view = await _view_accepted(desk, accepted)
+    view = await _view_accepted(desk, identity, accepted)
     replayed = accepted.created is None
     headers = {
         "location": f"/v1/messages/{view.id}",
@@ -65,9 +71,19 @@ async def get_message(request: AnyRequest, message_id: FromPath[str]) -> Respons
     """Show one of the caller's messages; another caller's is not found."""
     identity = _identity(request, "read")
     desk = _desk(request)
-    stored = await _read_own(desk, identity, message_id)
-    agent = desk.config.agents.get(stored.record.agent)
-    view = view_message(stored, agent, desk.config.retention.message)
+    stored = await _read_own(desk, identity, message_id, live=True)
+    agent = identity.config.agents.get(stored.record.agent)
+    view = view_message(stored, agent, desk.retention)
+    return Response(_encode(view), media_type=JSON)
+
+
+@get("/v1/messages/{message_id:str}/why")
+async def explain_message(request: AnyRequest, message_id: FromPath[str]) -> Response[bytes]:
+    """Say in one sentence why one of the caller's messages is where it is, with the data behind it."""
+    identity = _identity(request, "read")
+    desk = _desk(request)
+    stored = await _read_own(desk, identity, message_id, live=True)
+    view = view_why(stored, identity.config.agents.get(stored.record.agent))
     return Response(_encode(view), media_type=JSON)
 
 
@@ -87,10 +103,8 @@ async def find_messages(request: AnyRequest) -> Response[bytes]:
         ids = await desk.reading.find((a, digests.ref(identity.name, a, refs[0])) for a in places)
     except LedgerUnavailableError:
         raise unavailable() from None
-    found = [stored for i in ids if (stored := await _read(desk, i)) is not None]
-    views = [
-        view_message(s, desk.config.agents.get(s.record.agent), desk.config.retention.message) for s in found
-    ]
+    found = [stored for i in ids if (stored := await _read_live(desk, i)) is not None]
+    views = [view_message(s, identity.config.agents.get(s.record.agent), desk.retention) for s in found]
     return Response(_encode(MessageList(views)), media_type=JSON)
 
 
@@ -109,15 +123,14 @@ async def cancel_message(request: AnyRequest, message_id: FromPath[str]) -> Resp
         raise RefusedError(Code.UNAVAILABLE, detail, retry_after=RETRY_SECONDS) from None
     if cancelled is None:
         raise _not_found()
-    state, by_us = cancelled
-    if not by_us and state != State.CANCELLED:
-        detail = f"The message is {state}: it can only be cancelled before it goes to the channel."
+    if not cancelled.by_us and cancelled.state != State.CANCELLED:
+        detail = f"The message is {cancelled.state}: it can only be cancelled before it goes to the channel."
         raise RefusedError(Code.TOO_LATE, detail, message_id=message_id)
-    if by_us:
-        desk.account_cancelled(identity.name, message_id, request.scope["state"]["request_id"])
+    if cancelled.by_us:
+        desk.account_cancelled(identity.name, message_id, cancelled, request.scope["state"]["request_id"])
     stored = await _read_own(desk, identity, message_id)
-    agent = desk.config.agents.get(stored.record.agent)
-    return Response(_encode(view_message(stored, agent, desk.config.retention.message)), media_type=JSON)
+    agent = identity.config.agents.get(stored.record.agent)
+    return Response(_encode(view_message(stored, agent, desk.retention)), media_type=JSON)
 
 
 @get("/livez", media_type=MediaType.TEXT, sync_to_thread=False)
@@ -150,6 +163,7 @@ def docs() -> Response[str]:
 ROUTES = [
     send_message,
     get_message,
+    explain_message,
     find_messages,
     cancel_message,
     livez,
@@ -159,10 +173,22 @@ ROUTES = [
 ]
 
 
-async def _read_own(desk: Desk, identity: Identity, message_id: str) -> StoredMessage:
+async def _read_own(desk: Desk, identity: Identity, message_id: str, *, live: bool = False) -> StoredMessage:
     stored = await _read(desk, message_id) if is_message_id(message_id) else None
     if stored is None or stored.record.caller != identity.name:
         raise _not_found()
+    return await _ended_if_overdue(desk, stored) if live else stored
+
+
+async def _read_live(desk: Desk, message_id: str) -> StoredMessage | None:
+    stored = await _read(desk, message_id)
+    return stored and await _ended_if_overdue(desk, stored)
+
+
+async def _ended_if_overdue(desk: Desk, stored: StoredMessage) -> StoredMessage:
+    """Nobody is shown a message as waiting after its time, though its agent stands still and no worker looks."""
+    if stored.overdue and await desk.lapse(stored.record.id):
+        return await _read(desk, stored.record.id) or stored
     return stored
 
 
@@ -197,27 +223,11 @@ def _with_ref(decoded: Decoded, keys: list[str]) -> Decoded:
     return decoded
 
 
-async def _view_accepted(desk: Desk, accepted: Accepted) -> AcceptedView:
+async def _view_accepted(desk: Desk, identity: Identity, accepted: Accepted) -> AcceptedView:
     if accepted.record is not None:
         # A replay answers the live state, with what holds the message up.
-        stored = await _read(desk, accepted.record.id) or StoredMessage(accepted.record, None, {})
-        agent = desk.config.agents.get(accepted.record.agent)
-        retention = desk.config.retention.message
-        return AcceptedView(**view_accepted(stored, agent, retention))
-    offer, created = accepted.offer, accepted.created
-    assert created is not None
-    template = offer.payload.template
-    return AcceptedView(
-        id=offer.id,
-        client_ref=offer.client_ref,
-        agent=offer.agent,
-        caller=offer.caller,
-        state="queued",
-        finished=False,
-        reason=None,
-        accepted_at=moment(created.accepted_at) or "",
-        next_attempt_at=moment(created.due),
-        expires_at=moment(created.deadline),
-        ref_valid_until=None,
-        template=TemplateView(template.name, template.version) if template else None,
-    )
+        stored = await _read_live(desk, accepted.record.id) or StoredMessage(accepted.record, None)
+        agent = identity.config.agents.get(accepted.record.agent)
+        return AcceptedView(**view_accepted(stored, agent, desk.retention))
+    assert accepted.created is not None
+    return view_created(accepted.offer, accepted.created, identity.config.agents.get(accepted.offer.agent))

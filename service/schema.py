@@ -26,6 +26,16 @@ ClientRef = Annotated[
         "message. It is logged in the clear: keep personal data out of it.",
     ),
 ]
+CollapseKey = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=64,
+        pattern=r"^[A-Za-z0-9._:/-]+\Z",
+        description="The newest message of this caller, agent, key and recipient wins: older ones that still wait are "
+        "`cancelled` with the reason `superseded`. It is never logged.",
+    ),
+]
 AddressText = Annotated[str, Meta(min_length=3, max_length=320)]
 NameText = Annotated[str, Meta(max_length=250)]
 
@@ -91,6 +101,7 @@ class MessageRequest(_Body, frozen=True, kw_only=True):
     deliver_within: Annotated[int, Meta(ge=1, le=MONTH_SECONDS)] | None = None
     deliver_before: Annotated[datetime, Meta(tz=True)] | None = None
     priority: Literal["high", "normal", "bulk"] | None = None
+    collapse_key: CollapseKey | None = None
 
 
 # The contract's numbers of the fields that make two requests under one ref the same. They are stored, so a
@@ -112,6 +123,7 @@ FIELD_NUMBERS: dict[str, int] = {
     "deliver_within": 14,
     "deliver_before": 15,
     "priority": 16,
+    "collapse_key": 17,
 }
 FIELD_NAMES = {number: name.rstrip("_") for name, number in FIELD_NUMBERS.items()}
 _DEFAULTS = {f.name: f.default for f in msgspec.structs.fields(MessageRequest)} | {

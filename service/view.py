@@ -6,9 +6,11 @@ from msgspec import Struct
 
 from postroom.config.structs import Agent
 from postroom.config.units import milliseconds
-from postroom.explain import Reason, explain, moment, next_attempt
+from postroom.due import next_attempt
+from postroom.explain import Reason, explain, is_superseded, moment, state_sentence, storm_reason
+from postroom.ledger.accept import Created, Offer
 from postroom.ledger.reading import StoredMessage
-from postroom.ledger.record import Attempt, RecipientRecord
+from postroom.ledger.record import Attempt, RecipientRecord, Record
 from postroom.states import State
 
 
@@ -84,11 +86,44 @@ class MessageView(AcceptedView, frozen=True, kw_only=True):
     metadata: dict[str, str]
 
 
+class WhyView(Struct, frozen=True, kw_only=True):
+    """Why a message is where it is. `sentence` says it; `attempts` is how many have ended."""
+
+    id: str
+    state: str
+    finished: bool
+    sentence: str
+    reason: Reason | None
+    accepted_at: str
+    next_attempt_at: str | None
+    expires_at: str | None
+    attempts: int
+
+
 class MessageList(Struct, frozen=True):
     """A page of messages."""
 
     messages: list[MessageView]
     next: str | None = None
+
+
+def view_created(offer: Offer, created: Created, agent: Agent | None) -> AcceptedView:
+    """Return the part for a message that was recorded now."""
+    template = offer.payload.template
+    return AcceptedView(
+        id=offer.id,
+        client_ref=offer.client_ref,
+        agent=offer.agent,
+        caller=offer.caller,
+        state="queued",
+        finished=False,
+        reason=storm_reason(offer.agent, agent, created.accepted_at) if created.braked else None,
+        accepted_at=moment(created.accepted_at) or "",
+        next_attempt_at=None if created.braked else moment(created.due),
+        expires_at=moment(created.deadline),
+        ref_valid_until=None,
+        template=TemplateView(template.name, template.version) if template else None,
+    )
 
 
 def view_accepted(stored: StoredMessage, agent: Agent | None, retention: str) -> dict[str, Any]:
@@ -105,7 +140,7 @@ def view_accepted(stored: StoredMessage, agent: Agent | None, retention: str) ->
         "reason": explain(stored, agent),
         "accepted_at": moment(record.accepted_at),
         "next_attempt_at": moment(next_attempt(stored, agent)),
-        "expires_at": moment(record.deadline),
+        "expires_at": moment(stored.deadline),
         "ref_valid_until": moment(ref_until),
         "template": TemplateView(*record.template) if record.template else None,
     }
@@ -118,7 +153,7 @@ def view_message(stored: StoredMessage, agent: Agent | None, retention: str) -> 
     return MessageView(
         **view_accepted(stored, agent, retention),
         recipients=[
-            RecipientView(r.index, r.kind, address, str(r.state), _recipient_reason(r))
+            RecipientView(r.index, r.kind, address, str(r.state), _recipient_reason(r, record))
             for r, address in zip(record.recipients, addresses, strict=True)
         ],
         attempts=[_view_attempt(attempt) for attempt in record.attempts],
@@ -127,19 +162,35 @@ def view_message(stored: StoredMessage, agent: Agent | None, retention: str) -> 
     )
 
 
-def _recipient_reason(recipient: RecipientRecord) -> RecipientReason | None:
+def view_why(stored: StoredMessage, agent: Agent | None) -> WhyView:
+    """Return the reason, in a sentence and as data."""
+    record = stored.record
+    return WhyView(
+        id=record.id,
+        state=str(record.state),
+        finished=record.finished,
+        sentence=state_sentence(stored, agent),
+        reason=explain(stored, agent),
+        accepted_at=moment(record.accepted_at) or "",
+        next_attempt_at=moment(next_attempt(stored, agent)),
+        expires_at=moment(stored.deadline),
+        attempts=record.attempted,
+    )
+
+
+def _recipient_reason(recipient: RecipientRecord, record: Record) -> RecipientReason | None:
     codes = (recipient.reply_code, recipient.enhanced_code)
+    if recipient.doubtful or recipient.state == State.UNCONFIRMED:
+        return RecipientReason("ambiguous", "agent", *codes)
     match recipient.state:
         case State.FAILED:
             return RecipientReason("refused", recipient.whose, *codes)
-        case State.QUEUED if recipient.doubtful:
-            return RecipientReason("ambiguous", "agent", *codes)
         case State.QUEUED if recipient.reply_code is not None:
             return RecipientReason("deferred", recipient.whose, *codes)
         case State.EXPIRED:
             return RecipientReason("expired", None, *codes)
-        case State.UNCONFIRMED:
-            return RecipientReason("ambiguous", "agent", *codes)
+        case State.CANCELLED:
+            return RecipientReason("superseded" if is_superseded(record) else "cancelled", None, *codes)
         case _:
             return None
 

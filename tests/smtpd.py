@@ -1,8 +1,8 @@
 """A real SMTP server that misbehaves as its script says, and counts what it accepted.
 
-A script maps a point of the conversation to what happens there: CONNECT, EHLO, HELO, STARTTLS, AUTH, MAIL,
-RCPT, `RCPT:<address>`, DATA, BODY (first line after 354), DOT, RSET, NOOP, QUIT. What happens is one action,
-or a list of them for the first, second, … time (the last one stays):
+A script maps a point of the conversation to what happens there: CONNECT, EHLO, HELO, STARTTLS, AUTH,
+`AUTH:<password>` (AUTH PLAIN), MAIL, RCPT, `RCPT:<address>`, DATA, BODY (first line after 354), DOT, RSET,
+NOOP, QUIT. What happens is one action, or a list of them for the first, second, … time (the last one stays):
 
     "ok"               the usual reply
     "451 4.3.0 text"   this reply ("\\n" parts its lines)
@@ -22,6 +22,7 @@ every line it reads, and ends with its standard input.
 
 import argparse
 import asyncio
+import base64
 import json
 import re
 import socket
@@ -183,7 +184,8 @@ class _Talk:
             for prompt in ("334 VXNlcm5hbWU6", "334 UGFzc3dvcmQ6"):
                 await self.say(prompt)
                 await self.line()
-        await self.act("AUTH", USUAL["AUTH"])
+        point = f"AUTH:{_password(line)}"
+        await self.act(point if point in self.server.script else "AUTH", USUAL["AUTH"])
 
     async def on_mail(self, line: str) -> None:
         usual = USUAL["MAIL"] if self.sender is None else "503 5.5.1 nested MAIL"
@@ -273,6 +275,11 @@ class _Talk:
 def _address(line: str) -> str:
     found = re.search("<([^>]*)>", line)
     return found[1] if found else ""
+
+
+def _password(line: str) -> str:
+    mechanism, _, token = line.removeprefix("AUTH ").partition(" ")
+    return base64.b64decode(token).decode().rpartition("\0")[2] if mechanism == "PLAIN" and token else ""
 
 
 async def _main() -> None:

@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -70,10 +71,15 @@ QUICK = 'lease = "1s"\nlinger = "500ms"\nsweep = "100ms"\nround = "3s"'
 
 
 def free_port() -> int:
-    """Return a port that is free now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
+    """Return a port that is free now, from below those that connections get for their own end (RFC 6335's dynamic ones)."""
+    while True:
+        port = random.SystemRandom().randrange(10_000, 32_000)
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
         return port
 
 
@@ -123,6 +129,7 @@ class Stack:
         """
         self.folder = folder
         self.redis = RedisServer(folder)
+        self.redis_url = ""  # what processes are given instead, for something to stand in between
         self.port, self.metrics_port = free_port(), free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.config = folder / "postroom.toml"
@@ -157,14 +164,14 @@ class Stack:
     async def __aexit__(self, kind: object, *_: object) -> None:
         for process in self.processes.values():
             if process.poll() is None:
-                process.send_signal(signal.SIGCONT)
+                os.killpg(process.pid, signal.SIGCONT)
                 process.send_signal(signal.SIGTERM)
         # Not `wait`: what takes the mail may live in this event loop, and must hear their QUIT.
         with suppress(AssertionError):
             await self.until(self._all_over, "all have ended", 10)
         stuck = [name for name, process in self.processes.items() if process.poll() is None]
         for name in stuck:
-            self.processes[name].kill()
+            os.killpg(self.processes[name].pid, signal.SIGKILL)
             self.processes[name].wait(10)
         if self._session is not None:
             await self._session.close()
@@ -184,26 +191,34 @@ class Stack:
         assert self._ledger is not None
         return self._ledger
 
-    async def start_api(self) -> None:
-        """Start the API and wait until it sees Redis."""
-        process = self._start("api", "service", {"POSTROOM_PORT": str(self.port)}, self.metrics_port)
+    async def start_api(self, *, failpoint: str = "", launch: tuple[str, ...] = ()) -> None:
+        """Start the API and wait until it sees Redis.
+
+        `failpoint` arms one (`postroom.failpoint`), `launch` are options of `tests/faults/launch.py`.
+        """
+        environ = {"POSTROOM_PORT": str(self.port), **_arming(failpoint)}
+        process = self._start("api", "service", environ, self.metrics_port, launch)
         await self._until_up("api", process, self._api_ready)
 
-    async def start_worker(self, name: str = "worker") -> subprocess.Popen[bytes]:
-        """Start a worker and wait until it works."""
+    async def start_worker(
+        self, name: str = "worker", *, failpoint: str = "", launch: tuple[str, ...] = ()
+    ) -> subprocess.Popen[bytes]:
+        """Start a worker and wait until it works; the options are those of `start_api`."""
         port = self.worker_metrics[name] = free_port()
-        process = self._start(name, "workers", {}, port)
+        process = self._start(name, "workers", _arming(failpoint), port, launch)
         await self._until_up(name, process, lambda: self._answers(f"http://127.0.0.1:{port}/readyz"))
         return process
 
-    async def start_workers(self, *names: str) -> None:
+    async def start_workers(self, *names: str, failpoint: str = "", launch: tuple[str, ...] = ()) -> None:
         """Start several workers at once."""
-        await asyncio.gather(*(self.start_worker(name) for name in names))
+        starts = (self.start_worker(name, failpoint=failpoint, launch=launch) for name in names)
+        await asyncio.gather(*starts)
 
     def kill(self, name: str) -> None:
-        """End a process with SIGKILL."""
+        """End a process, and what it has started, with SIGKILL."""
         process = self.processes.pop(name)
-        process.kill()
+        with suppress(ProcessLookupError):  # it has ended already, with all it had started
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait(10)
 
     async def end(self, name: str, seconds: float = PATIENCE) -> int:
@@ -218,13 +233,24 @@ class Stack:
                 process.wait(10)
         return process.returncode
 
+    async def until_dead(self, *names: str) -> str:
+        """Wait until one of these processes has ended by itself, take it off the list and return its name."""
+
+        async def is_dead() -> bool:
+            return any(self.processes[name].poll() is not None for name in names)
+
+        await self.until(is_dead, f"one of {names} is dead")
+        dead = next(name for name in names if self.processes[name].poll() is not None)
+        del self.processes[dead]
+        return dead
+
     def pause(self, name: str) -> None:
-        """Freeze a process."""
-        self.processes[name].send_signal(signal.SIGSTOP)
+        """Freeze a process, and what it has started."""
+        os.killpg(self.processes[name].pid, signal.SIGSTOP)
 
     def resume(self, name: str) -> None:
         """Let a frozen process go on."""
-        self.processes[name].send_signal(signal.SIGCONT)
+        os.killpg(self.processes[name].pid, signal.SIGCONT)
 
     def exited(self) -> list[str]:
         """Return the processes that ended by themselves."""
@@ -260,16 +286,20 @@ class Stack:
         calls = [line.split('"') for line in await self.commands(seconds)]
         return Counter(names.get(words[3], "unknown") for words in calls if words[1].upper() == "EVALSHA")
 
-    def _start(self, name: str, package: str, more: dict[str, str], metrics: int) -> subprocess.Popen[bytes]:
+    def _start(
+        self, name: str, package: str, more: dict[str, str], metrics: int, launch: tuple[str, ...]
+    ) -> subprocess.Popen[bytes]:
         environ = {
             **os.environ,
             "POSTROOM_CONFIG": str(self.config),
-            "POSTROOM_REDIS_URL": self.redis.url,
+            "POSTROOM_REDIS_URL": self.redis_url or self.redis.url,
             "POSTROOM_METRICS_PORT": str(metrics),
             "POSTROOM_LOG_FORMAT": "json",
             **more,
         }
         command = [sys.executable, "-m", package]
+        if launch:
+            command = [sys.executable, "-m", "tests.faults.launch", *launch, package]
         options: dict[str, Any] = {"env": environ, "cwd": ROOT, "start_new_session": True}
         with (self.folder / f"{name}.log").open("ab") as log:
             process = subprocess.Popen(command, stdout=log, stderr=log, **options)
@@ -422,6 +452,10 @@ class Stack:
                 return response.status == 200
         except aiohttp.ClientError:
             return False
+
+
+def _arming(failpoint: str) -> dict[str, str]:
+    return {"POSTROOM_TEST_FAILPOINTS": "1", "POSTROOM_FAILPOINT": failpoint} if failpoint else {}
 
 
 async def _is_over(process: subprocess.Popen[bytes]) -> bool:

@@ -6,10 +6,11 @@ import sys
 
 import uvloop
 
+from postroom.config.live import LiveConfig
 from postroom.errors import PostroomError
 from postroom.log import configure_logging, get_logger
 from postroom.settings import read_settings
-from postroom.startup import check_redis, load_everything, report
+from postroom.startup import check_redis, load_templates, report
 from workers.worker import WorkerProcess
 
 
@@ -18,9 +19,10 @@ def main() -> int:
     try:
         settings = read_settings(os.environ)
         configure_logging(settings, "worker")
-        config, templates = load_everything(settings, os.environ)
-        asyncio.run(check_redis(config, get_logger()))
-        uvloop.run(WorkerProcess(settings, config, templates).run())
+        live = LiveConfig.load(settings.config, os.environ)
+        templates = load_templates(live.current)
+        asyncio.run(check_redis(live.current, get_logger()))
+        uvloop.run(WorkerProcess(settings, live, templates).run())
     except PostroomError as error:
         report(error)
         return 1

@@ -13,7 +13,8 @@ from msgspec import Struct
 from structlog.typing import FilteringBoundLogger
 
 from postroom.compose import ComposeError
-from postroom.ledger.delivery import Claimed, Delivery, Finish
+from postroom.failpoint import reach
+from postroom.ledger.delivery import Claimed, Delivery, Finish, Pace
 from postroom.ledger.errors import LedgerError
 from postroom.ledger.reading import Reading
 from postroom.library import Library, UnknownTemplateError
@@ -22,6 +23,7 @@ from postroom.outcome import (
     Ambiguous,
     Answer,
     ChannelFault,
+    DayUsedUpError,
     Deferred,
     FenceLostError,
     Phase,
@@ -29,6 +31,7 @@ from postroom.outcome import (
     Refused,
     Sent,
     Submitted,
+    TooLateError,
 )
 from postroom.templates import RenderError
 from workers.channels.seam import Connection, Order
@@ -36,6 +39,7 @@ from workers.retry import next_delay
 
 LETTERS: dict[type[RecipientOutcome], str] = {Sent: "s", Refused: "f", Deferred: "d", Ambiguous: "a"}
 WORDS: dict[str, str] = {"s": "sent", "f": "refused", "d": "deferred", "a": "ambiguous"}
+REFUSED_MARKS: dict[int, type[Exception]] = {-1: TooLateError, -2: DayUsedUpError}  # by the ledger's answer
 WORST_FIRST = "adfs"  # the word an attempt is known by is that of its worst recipient, for whoever watches
 
 
@@ -51,6 +55,8 @@ class Ended(Struct, frozen=True):
     provider_id: str
     ambiguous: bool
     defect: str | None = None
+    retry_after: float | None = None
+    answered: bool = False  # by the other side; what it was never shown says nothing about it
 
 
 class Attempt:
@@ -65,22 +71,25 @@ class Attempt:
         self._library = library
 
     async def __call__(
-        self, claimed: Claimed, connection: Connection, channel: str, bounce_address: str | None
+        self, claimed: Claimed, connection: Connection, channel: str, bounce_address: str | None, pace: Pace
     ) -> Ended | ChannelFault:
         """Make one attempt; return how it ended, or the channel's fault, which leaves the message untouched.
 
         Raises:
-            FenceLostError: somebody else owns the message, or its deadline has passed; nothing was sent.
+            FenceLostError: somebody else owns the message; nothing was sent.
+            TooLateError: its time is up; nothing was sent.
+            DayUsedUpError: the agent's `per_day` leaves no room for it; nothing was sent.
             LedgerError: a mark or a template could not be written or read; nothing was sent.
         """
+        reach("claimed")
         started = time.perf_counter()
-        mark = _Mark(self._delivery, claimed, channel)
+        mark = _Mark(self._delivery, claimed, channel, pace)
         try:
             mail = await self._make_mail(claimed)
             submission = await connection.submit(Order(mail, claimed.waiting, bounce_address), mark)
         except (RenderError, ComposeError, UnknownTemplateError, _UnreadableError) as error:
             return _unsendable(claimed, channel, type(error).__name__, _ms_since(started))
-        except (FenceLostError, LedgerError):
+        except (FenceLostError, TooLateError, DayUsedUpError, LedgerError):
             raise
         except Exception as error:  # noqa: BLE001  a defect of ours: told, and bounded by the profile
             self._log.exception("attempt.crashed", message_id=claimed.id, agent=claimed.agent)
@@ -138,7 +147,8 @@ class _UnreadableError(Exception):
 class _Mark:
     """The commit mark of one attempt (`postroom.outcome.Commit`)."""
 
-    def __init__(self, delivery: Delivery, claimed: Claimed, channel: str) -> None:
+    def __init__(self, delivery: Delivery, claimed: Claimed, channel: str, pace: Pace) -> None:
+        self._pace = pace
         self._delivery = delivery
         self._claimed = claimed
         self._channel = channel
@@ -148,8 +158,9 @@ class _Mark:
         letters = ["a" if answer is None else LETTERS[type(answer.outcome)] for answer in known]
         codes = _spread(self._claimed, letters)
         claimed = self._claimed
-        if await self._delivery.advance(claimed.id, claimed.fence, codes, self._channel) != 1:
-            raise FenceLostError
+        mark = await self._delivery.advance(claimed.id, claimed.fence, codes, self._channel, self._pace)
+        if mark != 1:
+            raise REFUSED_MARKS.get(mark, FenceLostError)
         self.written = True
 
 
@@ -166,12 +177,14 @@ def _conclude(claimed: Claimed, channel: str, submitted: Submitted, ms: int) -> 
     letters = [LETTERS[type(answer.outcome)] for answer in answers]
     worst = min(letters, key=WORST_FIRST.index)
     shown = answers[letters.index(worst)]
+    retry_after = _retry_after(answers)
     delay = next_delay(
         claimed.retry_profile,
         claimed.attempts + 1,
         draw=random.random(),  # noqa: S311  jitter needs no secrecy
-        retry_after=_retry_after(answers),
+        retry_after=retry_after,
     )
+    answered = any(answer.reply_code is not None for answer in answers)
     phase = _phase(shown.outcome)
     replies = tuple(
         (index, _reply(answer))
@@ -186,6 +199,7 @@ def _conclude(claimed: Claimed, channel: str, submitted: Submitted, ms: int) -> 
             delay_ms=round(delay * 1000),
             event=_event(channel, worst, phase, shown, ms),
             replies=replies,
+            channel=channel if answered else "",
         ),
         outcome=WORDS[worst],
         phase=str(phase),
@@ -194,6 +208,8 @@ def _conclude(claimed: Claimed, channel: str, submitted: Submitted, ms: int) -> 
         ms=ms,
         provider_id=next((a.outcome.provider_id for a in answers if isinstance(a.outcome, Sent)), ""),
         ambiguous="a" in letters,
+        retry_after=retry_after,
+        answered=answered,
     )
 
 

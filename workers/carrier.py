@@ -8,22 +8,25 @@ from arq.connections import ArqRedis
 from structlog.typing import FilteringBoundLogger
 
 from postroom import rounds
+from postroom.config.change import Change
 from postroom.config.structs import Config
 from postroom.config.units import seconds
+from postroom.failpoint import reach
+from postroom.ledger.changes import Notes
 from postroom.ledger.clients import end_tasks
-from postroom.ledger.delivery import Claim, Claimed, Delivery, Finished, Pace
+from postroom.ledger.delivery import Claimed, Delivery, Finished, Pace
 from postroom.ledger.errors import LedgerError
 from postroom.ledger.reading import Reading
 from postroom.metrics import CarrierMetrics
 from postroom.outcome import ChannelFault
-from postroom.states import State
+from workers.account import Account
 from workers.attempt import Attempt, Ended
 from workers.bell import Bell
-from workers.channels.seam import Connection
 from workers.holdings import Holdings
 from workers.outbox import Outbox
+from workers.reload import start_over
 from workers.round import Round
-from workers.ways import Ways
+from workers.ways import Way, Ways
 
 
 class Carrier:
@@ -37,14 +40,17 @@ class Carrier:
         attempt: Attempt,
         bell: Bell,
         arq: ArqRedis,
+        notes: Notes,
         metrics: CarrierMetrics,
         log: FilteringBoundLogger,
     ) -> None:
         self.config = config
         self.delivery = delivery
         self.bell = bell
+        self.notes = notes
         self.metrics = metrics
         self.log = log
+        self.account = Account(metrics, log)
         self.holdings = Holdings()
         self.outbox = Outbox(delivery, self.ledger_failed)
         self.linger = seconds(config.worker.linger)
@@ -69,8 +75,18 @@ class Carrier:
             return
         ways = self._ways.get(agent)
         if ways is None:
-            ways = Ways(agent, config, self.delivery, self._reading, self.metrics, self.log)
+            ways = Ways(
+                agent,
+                config,
+                self.config.breaker,
+                self.delivery,
+                self._reading,
+                self.notes,
+                self.metrics,
+                self.log,
+            )
             self._ways[agent] = ways
+        self.metrics.rounds.inc()
         round_ = self._rounds[agent] = Round(self, agent, config, ways)
         try:
             await round_.run()
@@ -78,37 +94,54 @@ class Carrier:
             self.log.exception("round.crashed", agent=agent)
         finally:
             del self._rounds[agent]
+            round_.ended.set()
         if round_.rung_again and not self.draining:
             self.ring_soon(agent)
+
+    def apply(self, change: Change) -> None:
+        """Work by a reloaded configuration. Messages under way end as they began, over their old channels."""
+        self.config = change.new
+        for agent in change.touched:
+            self._spawn(start_over(self, agent, change, self._rounds.get(agent), self._ways.pop(agent, None)))
 
     def deliver_beside(self, agent: str) -> None:
         """Run a round without arq, where ringing for one failed."""
         self._spawn(self.deliver(agent))
 
+    def nudge(self, agent: str) -> None:
+        """Have the agent's round look again, if it has an idle lane."""
+        if agent in self._rounds:
+            self._rounds[agent].nudge()
+
     def ring_soon(self, agent: str) -> None:
         """Ring for a round without waiting."""
         self._spawn(self._ring(agent))
 
-    async def attempt(self, message: Claimed, connection: Connection, channel: str) -> Ended | ChannelFault:
+    async def attempt(self, message: Claimed, way: Way, round_: Round) -> Ended | ChannelFault:
         """Make one attempt (`workers.attempt`)."""
-        bounce_address = self.config.agents[message.agent].bounce_address
-        return await self._attempt(message, connection, channel, bounce_address)
+        bounce_address, pace = round_.config.bounce_address, round_.limits.pace
+        return await self._attempt(message, way.connection, way.channel, bounce_address, pace)
 
-    def settle(self, message: Claimed, ended: Ended, channel: str) -> None:
+    def settle(self, message: Claimed, ended: Ended, channel: str, round_: Round) -> None:
         """Put an outcome on its way into the ledger; what becomes of the message is told when it is there."""
 
         def written(finished: Finished | None) -> None:
+            reach("after_finish")
             self.holdings.drop(message.agent, message.id)
-            self._account(message, ended, channel, finished)
+            if finished is not None and (finished.guarded or finished.slow):
+                self._spawn(self._stop_for_all(round_.ways, ended, channel, refused=finished.guarded))
+            if finished is None or not finished.guarded:
+                self.account.attempt(message, ended, channel, finished)
 
-        self.outbox.put(ended.finish, written)
+        reach("before_finish")
+        self.outbox.put(ended.finish, round_.limits, written, narrowed=round_.narrowed)
 
-    def give_back(self, agent: str, messages: list[Claimed], pace: Pace) -> None:
-        """Release messages untouched."""
+    def give_back(self, agent: str, messages: list[Claimed], pace: Pace, *, behind: str = "") -> None:
+        """Release messages untouched, the one called `behind` to the end of the queue."""
         for message in messages:
             self.holdings.drop(agent, message.id)
         held = [(m.id, m.fence) for m in messages]
-        self.outbox.release(agent, held, pace, lambda: self.ring_soon(agent))
+        self.outbox.release(agent, held, pace, lambda: self.ring_soon(agent), behind=behind)
 
     async def leave_lane(self, agent: str, lane: str, pace: Pace) -> None:
         """Take a lane off the ledger's list, and ring if mail is due that nobody is awake for."""
@@ -175,56 +208,11 @@ class Carrier:
         """How many lanes this process has open."""
         return self._lanes
 
-    def account_claim(self, agent: str, claim: Claim) -> None:
-        """Tell what a claim found out by itself: messages that ended, and leases that had run out."""
-        for ended in claim.ended:
-            self.metrics.finished.labels(agent, ended.priority, ended.state).inc()
-            event = f"message.{ended.state}"
-            self.log.warning(event, agent=agent, message_id=ended.id, age_ms=ended.age_ms)
-        for lapsed in claim.lapsed:
-            self.metrics.lapsed.labels(agent, lapsed.phase or "claimed").inc()
-            if lapsed.phase == "committing":
-                self.metrics.ambiguous.labels(agent).inc()
-                self.metrics.attempts.labels(agent, lapsed.channel, "ambiguous", "none").inc()
-            self.log.warning("lease.expired", agent=agent, message_id=lapsed.id, phase=lapsed.phase)
-
-    def _account(self, message: Claimed, ended: Ended, channel: str, finished: Finished | None) -> None:
-        log = self.log.bind(
-            message_id=message.id,
-            client_ref=message.client_ref,
-            caller=message.caller,
-            agent=message.agent,
-            channel=channel,
-            n=message.attempts + 1,
-        )
-        if finished is None:
-            self.metrics.fence_lost.labels("finish").inc()
-            log.warning("fence.rejected", step="finish", outcome=ended.outcome)
-            return
-        reply_class = f"{ended.reply_code // 100}xx" if ended.reply_code else "none"
-        self.metrics.attempts.labels(message.agent, channel, ended.outcome, reply_class).inc()
-        self.metrics.attempt_seconds.labels(message.agent, channel).observe(ended.ms / 1000)
-        if ended.ambiguous:
-            self.metrics.ambiguous.labels(message.agent).inc()
-        if ended.defect is not None:
-            self.metrics.render_failures.labels(message.template.partition("@")[0], ended.defect).inc()
-        if finished.next_in_ms is None:
-            self.metrics.finished.labels(message.agent, message.priority, finished.state).inc()
-        if finished.state == State.SENT:
-            self.metrics.latency.labels(message.agent, message.priority).observe(finished.age_ms / 1000)
-        tell = log.info if ended.outcome in ("sent", "deferred") else log.warning
-        tell(
-            f"attempt.{ended.outcome}",
-            phase=ended.phase,
-            reply_code=ended.reply_code,
-            enhanced_code=ended.enhanced_code,
-            ms=ended.ms,
-            provider_id=ended.provider_id or None,
-            defect=ended.defect,
-            state=finished.state,
-            next_in_ms=finished.next_in_ms,
-            age_ms=finished.age_ms,
-        )
+    async def _stop_for_all(self, ways: Ways, ended: Ended, channel: str, *, refused: bool) -> None:
+        try:
+            await ways.stop_for_all(channel, ended, refused=refused)
+        except LedgerError as error:
+            self.ledger_failed(error)
 
     async def _ring(self, agent: str) -> None:
         if not await rounds.ring(self._arq, agent):

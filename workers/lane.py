@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from postroom.ledger.delivery import Claim, Claimed
 from postroom.ledger.errors import LedgerError
-from postroom.outcome import ChannelFault, FenceLostError
+from postroom.outcome import ChannelFault, DayUsedUpError, FenceLostError, TooLateError
 from workers.attempt import Ended
 from workers.ways import Way
 
@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 
 MOST_CLAIMED = 64
 LEDGER_PAUSE = 0.25  # seconds until a lane asks again, while the ledger is away
+SHORT_STOP = 1.0  # seconds; for a longer one no lane waits, for the sweep rings again
+LEAST_PAUSE = 0.02
 PACE_SECONDS = 1.0  # how long a lane waits for the agent's rate without looking
-BULK_EVERY = 8  # so often a lane looks at bulk mail first, so that it never starves
 
 
 class Lane:
@@ -35,7 +36,7 @@ class Lane:
         self.id = uuid.uuid4().hex[:16]
         self._way: Way | None = None
         self._batch = 1
-        self._claims = 0
+        self._version = 0  # of what stands over the agent, as the last claim said
         self._idle_since = time.monotonic()
         self._left = (
             False  # a claim took it off the ledger's list: nothing was due, or there are lanes enough
@@ -52,10 +53,10 @@ class Lane:
             await self._hang_up()
             self._carrier.holdings.leave(self._agent, self.id)
             if not self._left:
-                await self._carrier.leave_lane(self._agent, self.id, self._round.pace)
+                await self._carrier.leave_lane(self._agent, self.id, self._round.limits.pace)
 
     async def _work_until_done(self) -> None:
-        while not self._round.over and not self._left:
+        while not self._round.over and not self._left and not self._round.crowded:
             try:
                 await self._round.until_flowing()
                 if self._way is None or self._lingered():
@@ -63,7 +64,10 @@ class Lane:
                     if not await self._is_needed():
                         continue
                 if not await self._hold_connection():
-                    return
+                    if (wait := self._round.ways.next_try()) > SHORT_STOP:
+                        return
+                    await self._round.pause(max(wait, LEAST_PAUSE))
+                    continue
                 claim = await self._claim(self._batch)
                 if claim is not None:
                     await self._deliver(claim)
@@ -79,27 +83,30 @@ class Lane:
         claim = await self._claim(0, leave=True)
         if claim is None or self._left:
             return False
-        if not claim.more:  # mail is due, and the agent's rate is in the way
-            await self._round.wait_for_mail(PACE_SECONDS, claim.next_in_ms)
+        if claim.bulk_waits:
+            self._round.pass_on()
+        if not claim.more:  # mail is due, and the agent's rate is in the way, or it is left to other lanes
+            await self._round.wait_for_mail(PACE_SECONDS, claim.next_in_ms, spare=claim.bulk_waits)
         return claim.more
 
     async def _hold_connection(self) -> bool:
         """Have a ready connection in hand, before anything is claimed."""
-        if self._way is not None and not self._way.connection.usable:
+        ways = self._round.ways
+        if self._version != ways.version:
+            await ways.refresh()
+        if self._way is not None and not (self._way.connection.usable and ways.is_right(self._way)):
             await self._hang_up()
         if self._way is None:
-            self._way = await self._round.ways.open()
+            self._way = await ways.open(self.id)
         return self._way is not None
 
     async def _claim(self, most: int, *, leave: bool = False) -> Claim | None:
-        self._claims += 1
+        asked_at = time.monotonic()
         claim = await self._carrier.delivery.claim(
             self._agent,
             self.id,
             most=most,
-            connections=self._round.config.connections,
-            pace=self._round.pace,
-            order="bhn" if self._claims % BULK_EVERY == 0 else "hnb",
+            limits=self._round.limits,
             leave=leave,
             listening=self._round.can_react,
         )
@@ -108,13 +115,19 @@ class Lane:
             return None
         for message in claim.messages:
             self._carrier.holdings.take(self._agent, message.id, message.fence)
-        self._carrier.account_claim(self._agent, claim)
-        self._left = claim.left
+        self._carrier.account.claim(self._agent, claim)
+        self._left, self._round.narrowed = claim.left, claim.narrowed
+        if not claim.more and not claim.bulk_waits:
+            self._round.caught_up(asked_at)
+        self._version = claim.version
         return claim
 
     async def _deliver(self, claim: Claim) -> None:
         if claim.more:
-            self._round.nudge()
+            self._round.share()
+        elif claim.bulk_waits:
+            self._idle_since = time.monotonic()  # stays ready: the others are busy with bulk mail
+            self._round.pass_on()
         if claim.messages:
             started = time.monotonic()
             done = await self._send_all(claim.messages)
@@ -124,14 +137,16 @@ class Lane:
             self._batch = min(MOST_CLAIMED, max(1, int(rate)))
         else:
             linger_left = self._idle_since + self._carrier.linger - time.monotonic()
-            await self._round.wait_for_mail(linger_left, claim.next_in_ms)
+            await self._round.wait_for_mail(linger_left, claim.next_in_ms, spare=claim.bulk_waits)
 
     async def _send_all(self, messages: tuple[Claimed, ...]) -> int:
         """Send one after the other; what cannot be sent now goes back untouched."""
-        done = 0
+        done, met_fault, recalls = 0, "", self._round.recalls
         try:
+            if not await self._may_send():
+                return 0
             for message in messages:
-                if self._round.over or self._way is None:
+                if self._way is None or self._is_called_off(message, recalls):
                     break
                 if self._carrier.holdings.is_lost(message.id):
                     self._carrier.holdings.drop(self._agent, message.id)
@@ -140,25 +155,48 @@ class Lane:
                 way = self._way
                 ended = await self._send(message, way)
                 if ended is None:
+                    met_fault = message.id
                     break
                 # From here on the message has an outcome: whatever else goes wrong, it is not given back.
-                self._carrier.settle(message, ended, way.channel)
+                self._carrier.settle(message, ended, way.channel, self._round)
                 done += 1
                 await self._go_on(ended, way)
         finally:
             rest = [m for m in messages[done:] if self._carrier.holdings.holds(self._agent, m.id)]
             if rest:
-                self._carrier.give_back(self._agent, rest, self._round.pace)
+                self._carrier.give_back(self._agent, rest, self._round.limits.pace, behind=met_fault)
         return done
+
+    async def _may_send(self) -> bool:
+        """Heed what came to stand over the agent since this lane last looked."""
+        ways = self._round.ways
+        if self._version != ways.version:
+            await ways.refresh()
+        if self._way is not None and not ways.is_right(self._way):
+            await self._hang_up()
+        return self._way is not None
+
+    def _is_called_off(self, message: Claimed, recalls: int) -> bool:
+        """True where the lane should look again before it sends this one."""
+        if self._round.over or recalls != self._round.recalls:
+            return True
+        if self._round.urgent and message.priority != "high":
+            self._round.urgent = False  # one lane is enough
+            return True
+        return False
 
     async def _send(self, message: Claimed, way: Way) -> Ended | None:
         """Make one attempt. None where the message was not sent and nothing more should be tried now."""
         carrier = self._carrier
         try:
-            ended = await carrier.attempt(message, way.connection, way.channel)
+            ended = await carrier.attempt(message, way, self._round)
         except FenceLostError:
             carrier.metrics.fence_lost.labels("advance").inc()
             carrier.log.warning("fence.rejected", agent=self._agent, message_id=message.id, step="advance")
+        except TooLateError:
+            carrier.log.info("mark.too_late", agent=self._agent, message_id=message.id)
+        except DayUsedUpError:
+            carrier.log.info("day.used_up", agent=self._agent)
         except LedgerError as error:
             carrier.ledger_failed(error)
         except asyncio.CancelledError:
@@ -174,10 +212,11 @@ class Lane:
         return None
 
     async def _go_on(self, ended: Ended, way: Way) -> None:
-        if not way.connection.usable:
+        ways = self._round.ways
+        if ended.answered and not await ways.heed(way.channel, ended):
+            await ways.worked(way.channel, ended.outcome)
+        if not way.connection.usable or not ways.is_right(way):
             await self._hang_up()
-        if ended.defect is None:
-            await self._round.ways.worked(way.channel)
 
     async def _hang_up(self) -> None:
         way, self._way = self._way, None

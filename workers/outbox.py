@@ -7,7 +7,7 @@ again, and nobody claims anything new meanwhile.
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from postroom.ledger.delivery import Delivery, Finish, Finished, Pace
+from postroom.ledger.delivery import Delivery, Finish, Finished, Limits, Pace
 from postroom.ledger.errors import LedgerError, LedgerUnavailableError, LedgerUnconfirmedError
 
 PAUSES = (0.05, 0.1, 0.2, 0.5, 1.0)
@@ -24,12 +24,12 @@ class Outbox:
         self._pending: set[asyncio.Task[None]] = set()
         self._stuck = 0
 
-    def put(self, finish: Finish, written: Written) -> None:
+    def put(self, finish: Finish, limits: Limits, written: Written, *, narrowed: bool) -> None:
         """Write an outcome; `written` hears where it left the message, None where it was somebody else's."""
 
         async def write() -> None:
             try:
-                finished = await self._delivery.finish(finish)
+                finished = await self._delivery.finish(finish, limits, narrowed=narrowed)
             except (LedgerUnavailableError, LedgerUnconfirmedError):
                 raise
             except LedgerError:
@@ -50,15 +50,23 @@ class Outbox:
             await asyncio.wait(set(self._pending), timeout=grace)
         return len(self._pending)
 
-    def release(self, agent: str, held: list[tuple[str, int]], pace: Pace, rang: Callable[[], None]) -> None:
-        """Give messages back; `rang` is called where a round should be rung for.
+    def release(
+        self,
+        agent: str,
+        held: list[tuple[str, int]],
+        pace: Pace,
+        rang: Callable[[], None],
+        *,
+        behind: str = "",
+    ) -> None:
+        """Give messages back, the one called `behind` to the end; `rang` is called where to ring for a round.
 
         Also when it comes late: a commit mark that Redis took although its answer was lost is undone by it,
         so that mail which surely was not sent does not become ambiguous.
         """
 
         async def write() -> None:
-            _, ring = await self._delivery.release(agent, held, pace=pace)
+            _, ring = await self._delivery.release(agent, held, pace=pace, behind=behind)
             if ring:
                 rang()
 

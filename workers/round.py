@@ -11,17 +11,18 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from postroom.config.structs import Agent
-from postroom.ledger.errors import LedgerError
-from postroom.pace import pace_of
+from postroom.pace import limits_of
 from workers.lane import Lane
 from workers.ways import Ways
 
 if TYPE_CHECKING:
     from workers.carrier import Carrier
 
-POLL_SECONDS = 0.5  # how soon a round looks by itself, should the bell's ring have been lost
+ANOTHER_SECONDS = 0.005
 HELP_SECONDS = 1.0
 FLOW_SECONDS = 0.1
+
+Waiters = deque[asyncio.Future[None]]
 
 
 class Round:
@@ -32,22 +33,25 @@ class Round:
         self.agent = agent
         self.config = config
         self.ways = ways
-        self.pace = pace_of(config)
+        self.limits = limits_of(config, carrier.config.breaker)
+        self.ended = asyncio.Event()
         self._stopped = asyncio.Event()
         self._ends_at = time.monotonic() + carrier.round_seconds
         self._lanes: set[asyncio.Task[None]] = set()
-        self._idle: deque[asyncio.Future[None]] = deque()
+        self._idle: Waiters = deque()
+        self._spare: Waiters = deque()
         self._rung_for_help = 0.0
         self._missed = False
+        self._wanted_at = 0.0  # when one more lane was wanted, 0 for never
+        self._opening = False
+        self.urgent = False  # mail of high priority is due, and no lane was free to take it
+        self.narrowed = False  # the agent was asked to slow down and works with fewer connections
+        self.recalls = 0  # how often all lanes were told to stop and look again
         self.rung_again = False  # by somebody who may have seen no lane, for this round was about to end
 
     async def run(self) -> None:
         """Work until no lane is left."""
-        async with self.carrier.bell.heard_by(self.agent, self.nudge):
-            try:
-                await self.ways.refresh()
-            except LedgerError as error:
-                self.carrier.ledger_failed(error)
+        async with self.carrier.bell.heard_by(self.agent, self.hear):
             self._open_lane()
             try:
                 await self._watch_lanes()
@@ -56,17 +60,16 @@ class Round:
 
     async def _watch_lanes(self) -> None:
         while self._lanes:
-            await asyncio.wait(self._lanes, timeout=POLL_SECONDS)
+            left = self._ends_at - time.monotonic()
+            await asyncio.wait(self._lanes, timeout=max(left, 0) if not self.over else None)
             if time.monotonic() >= self._ends_at:
                 self.stop()
-            elif self._lanes and (self._idle or self._has_room()):
-                self.nudge()  # should a ring have been lost; a lane nobody needs leaves at once
 
     def stop(self) -> None:
         """Let every lane finish the message in hand and leave."""
         self._stopped.set()
-        while self._idle:
-            self._wake_one()
+        while _wake_one(self._idle) or _wake_one(self._spare):
+            pass
 
     @property
     def over(self) -> bool:
@@ -74,31 +77,64 @@ class Round:
         return self._stopped.is_set()
 
     @property
+    def crowded(self) -> bool:
+        """True where this round has more lanes than its share, because others have begun since."""
+        return len(self._lanes) > self.carrier.lanes_for_each()
+
+    @property
     def can_react(self) -> bool:
         """True where a ring finds an idle lane, or room for another one."""
         return bool(self._idle) or self._has_room()
 
+    def hear(self, said: str) -> None:
+        """Hear a ring of the bell (`workers.bell`)."""
+        if said == "s":
+            # Rings before this moment went unheard: an idle lane looks now, any other before it sleeps.
+            self._missed = not _wake_one(self._idle)
+            return
+        if said == "x":
+            self.recalls += 1
+        elif said != "b" and _wake_one(self._spare):
+            return
+        elif said == "h":
+            self.urgent = not self._idle
+        self.nudge()
+
+    def pass_on(self) -> None:
+        """Mail is due that the lane that saw it leaves to others: wake one of them, or open one."""
+        if not self.over and not _wake_one(self._idle) and self._has_room():
+            self._open_lane()
+
     def nudge(self) -> None:
         """Mail is due: wake an idle lane, else open another, else ring for help."""
-        if self.over:
-            return
-        if not self._wake_one():
-            if self._has_room():
-                self._open_lane()
-                return
+        if not self.over and not _wake_one(self._idle):
             self._missed = True  # whichever lane is done next looks again before it sleeps
-            if len(self._lanes) < self.config.connections:
-                self._ring_for_help()
+            self._open_another()
 
-    async def wait_for_mail(self, seconds: float, next_in_ms: int | None) -> None:
-        """Sleep as an idle lane: until a nudge, until the next message is due, or for `seconds`."""
+    def share(self) -> None:
+        """More mail is due than the lane that saw it has claimed."""
+        if not self.over and not _wake_one(self._idle):
+            self._open_another()
+
+    def caught_up(self, asked_at: float) -> None:
+        """A claim that was made then, by the monotonic clock, left nothing due: no other lane is wanted any more."""
+        if self._wanted_at <= asked_at:
+            self._wanted_at = 0.0
+
+    async def wait_for_mail(self, seconds: float, next_in_ms: int | None, *, spare: bool = False) -> None:
+        """Sleep as an idle lane: until a nudge, until the next message is due, or for `seconds`.
+
+        A `spare` lane leaves bulk mail to the others, and is only woken for what it takes.
+        """
         if next_in_ms is not None:
             seconds = min(seconds, next_in_ms / 1000 + 0.001)
-        missed, self._missed = self._missed, False
+        missed = self._missed and not spare
+        if missed:
+            self._missed = False
         if seconds <= 0 or self.over or missed:
             await asyncio.sleep(0)
             return
-        await self._sleep(seconds)
+        await _sleep(self._spare if spare else self._idle, seconds)
 
     async def until_flowing(self) -> None:
         """Wait while outcomes cannot be written; the end of the round cuts it short."""
@@ -111,28 +147,26 @@ class Round:
             async with asyncio.timeout(seconds):
                 await self._stopped.wait()
 
-    async def _sleep(self, seconds: float) -> None:
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._idle.append(waiter)
-        try:
-            async with asyncio.timeout(seconds):
-                await waiter
-        except TimeoutError:
-            return
-        finally:
-            if waiter in self._idle:
-                self._idle.remove(waiter)
-
-    def _wake_one(self) -> bool:
-        while self._idle:
-            waiter = self._idle.popleft()
-            if not waiter.done():
-                waiter.set_result(None)
-                return True
-        return False
-
     def _has_room(self) -> bool:
         return len(self._lanes) < min(self.config.connections, self.carrier.lanes_for_each())
+
+    def _open_another(self) -> None:
+        """Open one more lane in a moment, unless those there are have caught up by then.
+
+        A connection costs as much as a dozen messages, and a quick server needs no second one for a handful.
+        """
+        if not self._has_room():
+            if len(self._lanes) < self.config.connections:
+                self._ring_for_help()
+        elif not self._opening:
+            self._opening = True
+            asyncio.get_running_loop().call_later(ANOTHER_SECONDS, self._open_if_wanted)
+        self._wanted_at = time.monotonic()
+
+    def _open_if_wanted(self) -> None:
+        self._opening = False
+        if self._wanted_at and self._lanes and not self.over and self._has_room():
+            self._open_lane()
 
     def _open_lane(self) -> None:
         task = asyncio.create_task(Lane(self).run())
@@ -149,3 +183,25 @@ class Round:
         if now - self._rung_for_help >= HELP_SECONDS:
             self._rung_for_help = now
             self.carrier.ring_soon(self.agent)
+
+
+async def _sleep(waiters: Waiters, seconds: float) -> None:
+    waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    waiters.append(waiter)
+    try:
+        async with asyncio.timeout(seconds):
+            await waiter
+    except TimeoutError:
+        return
+    finally:
+        if waiter in waiters:
+            waiters.remove(waiter)
+
+
+def _wake_one(waiters: Waiters) -> bool:
+    while waiters:
+        waiter = waiters.popleft()
+        if not waiter.done():
+            waiter.set_result(None)
+            return True
+    return False

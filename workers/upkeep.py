@@ -3,35 +3,51 @@
 import asyncio
 import os
 import socket
+import time
 
 from arq.connections import ArqRedis
 from redis.asyncio import Redis
 from redis.exceptions import OutOfMemoryError, RedisError
 
 from postroom import rounds
-from postroom.ledger.delivery import Delivery
+from postroom.ledger.delivery import Cursor, Delivery
 from postroom.ledger.errors import LedgerError
 from postroom.ledger.keys import PARTITIONS
 from workers.carrier import Carrier
 
 RENEW_SHARE = 0.2  # of the lease: one renewal may fail before a lane is lost, three before a message is
+RENEWED_AT_ONCE = 64  # agents; their calls travel together
 SWEEPER = "pr:sweeper"
+EXPIRE_SECONDS = 1.0
+UNKNOWN_SECONDS = 60.0
+EXPIRE_MOST = 500  # messages of a partition that are looked at in that time
 
 
 async def keep_renewing(carrier: Carrier, delivery: Delivery) -> None:
-    """Extend everything this process holds, whatever its phase, until cancelled."""
+    """Extend everything this process holds, whatever its phase, until cancelled.
+
+    Mail that is due although a round has an idle lane is found on the way: its ring was lost.
+    """
     while True:
         await asyncio.sleep(delivery.lease_ms / 1000 * RENEW_SHARE)
-        for agent in carrier.holdings.agents():
-            lanes, messages = carrier.holdings.of(agent)
-            try:
-                lost = await delivery.renew(agent, lanes, messages)
-            except LedgerError as error:
-                carrier.ledger_failed(error)
-                continue
-            carrier.ledger_answered()
-            gone = set(lost)
-            carrier.holdings.lose(agent, [held for held in messages if held[0] in gone])
+        agents = carrier.holdings.agents()
+        for start in range(0, len(agents), RENEWED_AT_ONCE):
+            group = agents[start : start + RENEWED_AT_ONCE]
+            await asyncio.gather(*(_renew(carrier, delivery, agent) for agent in group))
+
+
+async def _renew(carrier: Carrier, delivery: Delivery, agent: str) -> None:
+    lanes, messages = carrier.holdings.of(agent)
+    try:
+        due, lost = await delivery.renew(agent, lanes, messages)
+    except LedgerError as error:
+        carrier.ledger_failed(error)
+        return
+    carrier.ledger_answered()
+    gone = set(lost)
+    carrier.holdings.lose(agent, [held for held in messages if held[0] in gone])
+    if due:
+        carrier.nudge(agent)
 
 
 class Sweep:
@@ -46,6 +62,9 @@ class Sweep:
         self._arq = arq
         self._every = every
         self._me = f"{socket.gethostname()}:{os.getpid()}"
+        self._cursors = [Cursor()] * PARTITIONS
+        self._expired_at = 0.0
+        self._rung: dict[str, float] = {}
 
     async def keep_sweeping(self) -> None:
         """Sweep until cancelled. One process does it at a time; a dead one is followed within a sweep."""
@@ -71,7 +90,31 @@ class Sweep:
     async def _sweep(self) -> None:
         found = await asyncio.gather(*(self._delivery.sweep(p) for p in range(PARTITIONS)))
         for agent in (agent for agents in found for agent in agents):
+            if self._is_unknown(agent):
+                continue
             self._carrier.metrics.swept.inc()
             # Where arq's Redis is away or full, the round is run here: the ledger alone is enough to deliver.
             if not await rounds.ring(self._arq, agent):
                 self._carrier.deliver_beside(agent)
+        if time.monotonic() - self._expired_at >= EXPIRE_SECONDS:
+            self._expired_at = time.monotonic()
+            await self._expire()
+
+    def _is_unknown(self, agent: str) -> bool:
+        """True for one not configured here; now and then it is rung for all the same, for others may know it."""
+        now = time.monotonic()
+        if (
+            agent in self._carrier.config.agents
+            or now - self._rung.get(agent, -UNKNOWN_SECONDS) >= UNKNOWN_SECONDS
+        ):
+            self._rung[agent] = now
+            return False
+        return True
+
+    async def _expire(self) -> None:
+        """End mail whose time is up and that no lane comes to, a part of each queue at a time."""
+        looked = (self._delivery.expire(p, self._cursors[p], EXPIRE_MOST) for p in range(PARTITIONS))
+        for partition, (cursor, ended) in enumerate(await asyncio.gather(*looked)):
+            self._cursors[partition] = cursor
+            for agent, message in ended:
+                self._carrier.account.ended(agent, message)

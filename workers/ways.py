@@ -6,24 +6,31 @@ import time
 from msgspec import Struct
 from structlog.typing import FilteringBoundLogger
 
-from postroom.config.structs import Agent
-from postroom.ledger.delivery import Delivery
+from postroom.config.structs import Agent, Breaker
+from postroom.config.units import milliseconds
+from postroom.ledger.changes import Notes
+from postroom.ledger.delivery import Delivery, Stop
 from postroom.ledger.reading import Reading
 from postroom.metrics import CarrierMetrics
-from postroom.outcome import Cause, ChannelFault
+from postroom.outcome import BY_A_PERSON, Cause, ChannelFault, Phase
+from workers.attempt import Ended
 from workers.channels.registry import open_channels
 from workers.channels.seam import Channel, Connection
 
-# The shortest and the longest stop of a channel, in ms. What a person must mend is not tried every second.
-QUICK_STOP = (1_000, 60_000)
-LONG_STOP = (5_000, 300_000)
-STOPS = {
-    Cause.CONNECT: QUICK_STOP,
-    Cause.THROTTLE: QUICK_STOP,
-    Cause.AUTH: LONG_STOP,
-    Cause.QUOTA: LONG_STOP,
-    Cause.POLICY: LONG_STOP,
-}
+AT_ONCE = frozenset({Cause.AUTH, Cause.THROTTLE})  # said outright: no further evidence is asked for
+PERSON_FACTOR = 5  # how much longer a stop is that only a person can end
+QUICK_LONGEST_MS = 60_000  # what may pass by itself is tried at least so often
+STILL_THE_SAME = {("refused", Cause.POLICY), ("deferred", Cause.THROTTLE)}
+CLOSING = 421
+SLOW_SECONDS = 5.0  # a host that was silent for so long is evidence enough
+REFUSES_ALL = (
+    "every message is refused and none is sent: look at the last attempts' reply codes, mend the sender or the "
+    "account there, or cancel the mail if the recipients really are wrong"
+)
+
+
+PUTS_OFF_ALL = "every message is put off and none is sent: look at the last attempts' reply codes"
+SLOW_DOWN = "the server asks us to come back later: lower `rate` or `connections` if this stays"
 
 
 class Way(Struct, frozen=True):
@@ -36,60 +43,198 @@ class Way(Struct, frozen=True):
 class Ways:
     """Opens connections for the lanes of one agent, in the order of its channels."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917  the carrier hands over what it has opened
         self,
         name: str,
         agent: Agent,
+        breaker: Breaker,
         delivery: Delivery,
         reading: Reading,
+        notes: Notes,
         metrics: CarrierMetrics,
         log: FilteringBoundLogger,
     ) -> None:
         self._name = name
+        self._connections = agent.connections
+        self._breaker = breaker
         self._channels: tuple[Channel, ...] = open_channels(agent)
         self._delivery = delivery
         self._reading = reading
+        self._notes = notes
         self._metrics = metrics
         self._log = log.bind(agent=name)
+        self._preferred: str | None = None
         self._stopped: dict[str, float] = {}  # channel → when to try again, by this process's monotonic clock
-        self._faulty: set[str] = set()  # channels with a fault in the ledger, not yet proved mended
+        self._denied: dict[str, float] = {}  # channel → when to ask again, since another lane is trying it
+        self._faulty: dict[str, str] = {}  # channel → cause of a fault in the ledger, not yet proved mended
+        self._tried: set[str] = set()  # channels there is evidence against, and no fault yet
+        self._preferred_until = 0.0
+        self.version = 0  # of what stands over the agent, as last read; 0: nothing ever did
 
     async def refresh(self) -> None:
-        """Learn what other workers found out about the channels."""
+        """Learn what other workers found out about the channels, and what a person wants."""
         now = time.monotonic()
-        faults = await self._reading.faults(self._name)
-        self._faulty = set(faults)
-        self._stopped = {name: now + fault.till / 1000 for name, fault in faults.items() if fault.till > 0}
+        standing = await self._reading.standing(self._name)
+        self.version = standing.version
+        self._preferred = standing.preferred
+        self._preferred_until = now + (standing.preferred_till - standing.now) / 1000
+        self._faulty = {name: fault.cause for name, fault in standing.faults.items()}
+        self._stopped = {
+            name: now + (fault.till - standing.now) / 1000
+            for name, fault in standing.faults.items()
+            if fault.till > standing.now
+        }
 
-    async def open(self) -> Way | None:
+    async def open(self, lane: str) -> Way | None:
         """Return a ready connection through the first channel that works, or None where all stand still."""
-        for channel in self._channels:
-            if self._stopped.get(channel.name, 0.0) > time.monotonic():
+        for channel in self._in_order():
+            if not await self._may_try(channel.name, lane):
                 continue
+            started = time.monotonic()
             connected = await channel.connect()
             if not isinstance(connected, ChannelFault):
                 self._metrics.channel_up.labels(self._name, channel.name).set(1)
                 return Way(channel.name, connected)
-            await self.stop(channel.name, connected)
+            slow = time.monotonic() - started >= SLOW_SECONDS
+            await self.stop(channel.name, connected, at_once=slow or None)
         return None
 
-    async def stop(self, channel: str, fault: ChannelFault) -> None:
-        """Let a channel stand still for a while, for all workers."""
-        self._metrics.channel_up.labels(self._name, channel).set(0)
+    def next_try(self) -> float:
+        """Return the seconds until a channel may be tried again."""
+        now = time.monotonic()
+        return max(0.0, min(self._not_before(c.name) - now for c in self._channels))
+
+    def is_right(self, way: Way) -> bool:
+        """False where the connection's channel stands still by now, or a channel that goes before it works."""
+        if len(self._channels) == 1 and not self._stopped:
+            return True
+        if not self._may_go_on(way.channel):
+            return False
+        order = [channel.name for channel in self._in_order()]
+        return not any(self._is_sound(name) for name in order[: order.index(way.channel)])
+
+    async def stop(self, channel: str, fault: ChannelFault, *, at_once: bool | None = None) -> None:
+        """Let a channel stand still for a while, for all workers, once there is evidence enough against it.
+
+        `at_once` tells whether this alone is enough; unset, the cause does.
+        """
         self._metrics.channel_faults.labels(self._name, channel, fault.cause).inc()
-        pause, names = STOPS[fault.cause], tuple(c.name for c in self._channels)
+        stop = self._stop_for(fault, at_once)
         # Held here first: without the ledger the channel must rest all the same.
-        self._stopped[channel] = time.monotonic() + pause[0] / 1000
+        self._stopped[channel] = time.monotonic() + stop.shortest_ms / 1000
         for_ms, new = await self._delivery.stop_channel(
-            self._name, channel, fault, channels=names, pause=pause
+            self._name,
+            channel,
+            fault,
+            channels=tuple(c.name for c in self._channels),
+            stop=stop,
+            connections=self._connections,
         )
         self._stopped[channel] = time.monotonic() + for_ms / 1000
-        self._faulty.add(channel)
-        if new == "known":
+        if new == "seen":
+            self._tried.add(channel)
+        else:
+            self._faulty[channel] = fault.cause
+            self._metrics.channel_up.labels(self._name, channel).set(0)
+        self._tell(channel, fault, for_ms, new)
+
+    async def stop_for_all(self, channel: str, ended: Ended, *, refused: bool) -> None:
+        """Let a channel stand still that refuses every message, or puts every one off."""
+        cause, text = (Cause.POLICY, REFUSES_ALL) if refused else (Cause.THROTTLE, PUTS_OFF_ALL)
+        fault = ChannelFault(cause, Phase(ended.phase), text, ended.reply_code, ended.enhanced_code)
+        await self.stop(channel, fault, at_once=True)
+
+    async def heed(self, channel: str, ended: Ended) -> bool:
+        """Slow down where a deferral asks for it, and return whether it did.
+
+        Retry-After and 421 count at once, 4.7.x where it is not alone: one may be greylisting, about one recipient.
+        """
+        said = ended.retry_after is not None or ended.reply_code == CLOSING
+        if ended.outcome != "deferred" or not (said or (ended.enhanced_code or "").startswith("4.7.")):
+            return False
+        fault = ChannelFault(
+            Cause.THROTTLE,
+            Phase(ended.phase),
+            SLOW_DOWN,
+            ended.reply_code,
+            ended.enhanced_code,
+            ended.retry_after,
+        )
+        await self.stop(channel, fault, at_once=said)
+        return True
+
+    async def worked(self, channel: str, outcome: str) -> None:
+        """Forget a channel's fault: it has just answered for a message."""
+        if channel not in self._faulty and channel not in self._tried:
             return
+        # What answers while the channel stands still was under way before, and proves nothing.
+        if self._stopped.get(channel, 0.0) > time.monotonic():
+            return
+        # One that stands still because it refuses or puts off everything must send something to be trusted again.
+        if (outcome, self._faulty.get(channel)) in STILL_THE_SAME:
+            return
+        self._tried.discard(channel)
+        self._faulty.pop(channel, None)
+        self._stopped.pop(channel, None)
+        self._denied.pop(channel, None)
+        if await self._delivery.mend_channel(self._name, channel):
+            self._metrics.channel_up.labels(self._name, channel).set(1)
+            self._log.info("breaker.closed", channel=channel)
+            self._notes("breaker.closed", agent=self._name, channel=channel)
+
+    async def aclose(self) -> None:
+        """Close the channels."""
+        await asyncio.gather(*(channel.aclose() for channel in self._channels))
+
+    def _in_order(self) -> list[Channel]:
+        if self._preferred is not None and time.monotonic() >= self._preferred_until:
+            self._preferred = None
+        return sorted(self._channels, key=lambda channel: channel.name != self._preferred)
+
+    def _is_sound(self, channel: str) -> bool:
+        return not any(channel in known for known in (self._stopped, self._faulty, self._tried))
+
+    def _may_go_on(self, channel: str) -> bool:
+        """A connection that is open outlives its channel's failure to open another one."""
+        stopped = self._stopped.get(channel, 0.0) > time.monotonic()
+        return not stopped or self._faulty.get(channel, Cause.CONNECT) == Cause.CONNECT
+
+    def _not_before(self, channel: str) -> float:
+        return max(self._stopped.get(channel, 0.0), self._denied.get(channel, 0.0))
+
+    async def _may_try(self, channel: str, lane: str) -> bool:
+        now = time.monotonic()
+        if self._not_before(channel) > now:
+            return False
+        if channel not in self._faulty:
+            return True
+        wait = await self._delivery.ask_probe(self._name, channel, lane)
+        if wait:
+            self._denied[channel] = now + wait / 1000
+        return not wait
+
+    def _stop_for(self, fault: ChannelFault, at_once: bool | None) -> Stop:
+        breaker = self._breaker
+        person = fault.cause in BY_A_PERSON
+        said = fault.cause in AT_ONCE or fault.retry_after is not None if at_once is None else at_once
+        longest = milliseconds(breaker.longest)
+        shortest = milliseconds(breaker.shortest) * (PERSON_FACTOR if person else 1)
+        return Stop(
+            faults=1 if said else breaker.faults,
+            window_ms=milliseconds(breaker.window),
+            shortest_ms=min(shortest, longest),
+            longest_ms=longest if person else min(longest, QUICK_LONGEST_MS),
+        )
+
+    def _tell(self, channel: str, fault: ChannelFault, for_ms: int, new: str) -> None:
+        events = {"seen": "channel.faulty", "opened": "breaker.opened", "still": "breaker.probe_failed"}
+        if new not in events:
+            return
+        if new == "opened":
+            self._notes("breaker.opened", agent=self._name, channel=channel, cause=fault.cause)
         tell = self._log.warning if new == "opened" else self._log.info
         tell(
-            "breaker.opened" if new == "opened" else "breaker.probe_failed",
+            events[new],
             channel=channel,
             cause=fault.cause,
             phase=fault.phase,
@@ -98,16 +243,3 @@ class Ways:
             text=fault.text,
             again_in_ms=for_ms,
         )
-
-    async def worked(self, channel: str) -> None:
-        """Forget a channel's fault: it has just answered for a message."""
-        if channel not in self._faulty:
-            return
-        self._faulty.discard(channel)
-        self._stopped.pop(channel, None)
-        if await self._delivery.mend_channel(self._name, channel):
-            self._log.info("breaker.closed", channel=channel)
-
-    async def aclose(self) -> None:
-        """Close the channels."""
-        await asyncio.gather(*(channel.aclose() for channel in self._channels))

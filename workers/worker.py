@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 
 from arq.connections import ArqRedis
@@ -9,9 +10,10 @@ from prometheus_client import CollectorRegistry
 from redis.asyncio import Redis
 from structlog.typing import FilteringBoundLogger
 
-from postroom import rounds
-from postroom.config.structs import Config
+from postroom import __version__, rounds
+from postroom.config.live import LiveConfig
 from postroom.config.units import milliseconds, seconds
+from postroom.ledger.changes import Journal, Notes
 from postroom.ledger.clients import connection_maker, end_tasks, reading_client
 from postroom.ledger.delivery import Delivery
 from postroom.ledger.errors import LedgerUnavailableError
@@ -22,6 +24,7 @@ from postroom.library import Library, publish_templates
 from postroom.log import get_logger
 from postroom.metrics import CarrierMetrics
 from postroom.settings import Settings
+from postroom.supervise import supervise
 from postroom.telemetry import Telemetry, queue_refresher
 from postroom.templates import TemplateSet
 from workers.attempt import Attempt
@@ -40,9 +43,10 @@ RESTART_PAUSES = (0.1, 0.5, 1.0)  # nobody fetches rounds meanwhile
 class WorkerProcess:
     """One worker process, from start to SIGTERM."""
 
-    def __init__(self, settings: Settings, config: Config, templates: TemplateSet) -> None:
+    def __init__(self, settings: Settings, live: LiveConfig, templates: TemplateSet) -> None:
         self._settings = settings
-        self._config = config
+        self._live = live
+        self._config = live.current  # as the process started; what reloads is in the carrier's hands
         self._templates = templates
         self._log: FilteringBoundLogger = get_logger()
         self._stopping = asyncio.Event()
@@ -88,21 +92,34 @@ class WorkerProcess:
         attempt = Attempt(delivery, reading, Library(self._templates, client), self._log)
         # Its own client: a read that waits for a ring must not have the time limit of the others.
         bell = Bell(reading_client(config.redis.url, timeout=None))
-        return Carrier(config, delivery, reading, attempt, bell, arq, metrics, self._log), bell
+        notes = Notes(Journal(client), self._log)
+        carrier = Carrier(config, delivery, reading, attempt, bell, arq, notes, metrics, self._log)
+        self._live.subscribe(carrier.apply)
+        self._live.subscribe(
+            lambda _: notes("config.reloaded", service="worker", config_hash=self._live.digest)
+        )
+        return carrier, bell
 
     async def _serve(self, carrier: Carrier, bell: Bell, client: Redis, arq: ArqRedis) -> None:
         sweep = Sweep(carrier, carrier.delivery, client, arq, seconds(self._config.worker.sweep))
         background = [
-            asyncio.create_task(publish(self._templates, client)),
-            asyncio.create_task(bell.listen()),
-            asyncio.create_task(keep_renewing(carrier, carrier.delivery)),
+            self._begin("publish", lambda: publish(self._templates, client, carrier.notes)),
+            self._begin("bell", bell.listen),
+            self._begin("renew", lambda: keep_renewing(carrier, carrier.delivery)),
         ]
         fetching = asyncio.create_task(self._keep_fetching(carrier, arq))
-        sweeping = asyncio.create_task(sweep.keep_sweeping())
-        self._log.info("service.started", metrics_port=self._settings.metrics_port)
+        sweeping = self._begin("sweep", sweep.keep_sweeping)
+        watching = self._begin("reload", lambda: self._live.keep_watching(carrier.metrics.config))
+        self._log.info(
+            "service.started",
+            metrics_port=self._settings.metrics_port,
+            config_hash=self._live.digest,
+            generation=self._live.generation,
+        )
+        carrier.notes("process.started", service="worker", version=__version__, config_hash=self._live.digest)
         await self._stopping.wait()
         self._log.info("service.draining", lanes=carrier.lanes)
-        await end_tasks(sweeping)
+        await end_tasks(sweeping, watching)
         carrier.drain()
         await fetching
         await carrier.ended(DRAIN_SECONDS)
@@ -110,9 +127,13 @@ class WorkerProcess:
         if left:
             self._log.error("outcomes.unwritten", count=left)
         await end_tasks(*background)
+        await carrier.notes.aclose()
         await carrier.aclose()
         await bell.aclose()
         await carrier.delivery.aclose()
+
+    def _begin(self, name: str, work: Callable[[], Awaitable[None]]) -> asyncio.Task[None]:
+        return asyncio.create_task(supervise(name, work, self._log))
 
     async def _keep_fetching(self, carrier: Carrier, arq: ArqRedis) -> None:
         """Fetch rounds with an arq worker, and with another one whenever it gives up."""
@@ -136,12 +157,14 @@ class WorkerProcess:
             failures += 1
 
 
-async def publish(templates: TemplateSet, client: Redis) -> None:
+async def publish(templates: TemplateSet, client: Redis, notes: Notes) -> None:
     """Publish this process's template versions, again and again until Redis has them."""
     while True:
         try:
-            await publish_templates(templates, client)
+            new = await publish_templates(templates, client)
         except LedgerUnavailableError:
             await asyncio.sleep(PUBLISH_SECONDS)
         else:
+            for template in new:
+                notes("template.published", template=template.name, template_version=template.version)
             return

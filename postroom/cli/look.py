@@ -1,29 +1,39 @@
-"""`postroom queue` and `postroom why`: looking into the ledger, straight at Redis."""
+"""`postroom queue` and `postroom why`: over the admin port where one is named, else straight at Redis."""
 
+import argparse
 import asyncio
 import os
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+import msgspec
 from redis.asyncio import Redis
 
+from postroom.cli.admin import AdminApi, names_admin_port
 from postroom.config.load import load_config
 from postroom.config.structs import Config
 from postroom.errors import PostroomError
-from postroom.explain import explain, moment, next_attempt
+from postroom.findings import Findings, find_why
 from postroom.ids import is_message_id
 from postroom.ledger.clients import reading_client
 from postroom.ledger.errors import LedgerUnavailableError
-from postroom.ledger.reading import Reading, StoredMessage
-from postroom.ledger.watch import Watch
+from postroom.ledger.reading import Reading
+from postroom.ledger.watch import QueueDepth, Watch
 from postroom.settings import read_settings
 
 T = TypeVar("T")
 
 
-def show_queue() -> int:
+class _Queues(msgspec.Struct, frozen=True):
+    queues: list[QueueDepth]
+
+
+def show_queue(options: argparse.Namespace) -> int:
     """Print a row for each agent and priority that has mail waiting."""
-    _, rows = _ask(lambda client: Watch(client).depth())
+    if names_admin_port(options):
+        rows = _ask_port(options, "/admin/queue", _Queues).queues
+    else:
+        _, rows = _ask_redis(lambda client: Watch(client).depth())
     if not rows:
         print("No mail is waiting.")
         return 0
@@ -34,19 +44,21 @@ def show_queue() -> int:
     return 0
 
 
-def show_why(message_id: str) -> int:
+def show_why(options: argparse.Namespace) -> int:
     """Print one sentence about a message, and the data behind it."""
-    if not is_message_id(message_id):
+    if not is_message_id(options.id):
         raise PostroomError("this is not the id of a message")
-    config, stored = _ask(lambda client: Reading(client).message(message_id))
-    if stored is None:
-        raise PostroomError("no message with this id is kept (any more)")
-    print(_sentence(config, stored))
-    record = stored.record
-    print(f"  caller {record.caller}, client_ref {record.client_ref}, priority {record.priority}")
-    for event in record.timeline:
-        print(f"  {moment(event.at)}  {event.type}")
-    for attempt in record.attempts:
+    if names_admin_port(options):
+        found = _ask_port(options, f"/admin/messages/{options.id}/why", Findings)
+    else:
+        found = _find_in_redis(options.id)
+    print(found.sentence)
+    for name, value in _data(found):
+        print(f"  {name} {value}")
+    print(f"  caller {found.caller}, client_ref {found.client_ref}, priority {found.priority}")
+    for at, kind in found.events:
+        print(f"  {at}  {kind}")
+    for attempt in found.attempts:
         codes = " ".join(str(c) for c in (attempt.reply_code, attempt.enhanced_code) if c)
         print(
             f"  attempt {attempt.n} over {attempt.channel}: {attempt.outcome} at {attempt.phase} {codes}".rstrip()
@@ -54,19 +66,35 @@ def show_why(message_id: str) -> int:
     return 0
 
 
-def _sentence(config: Config, stored: StoredMessage) -> str:
-    record = stored.record
-    agent = config.agents.get(record.agent)
-    reason = explain(stored, agent)
-    text = f"{record.id} is {record.state}"
-    if reason is not None:
-        text += f" ({reason.code}): {reason.text}"
-    if (next_at := next_attempt(stored, agent)) is not None:
-        text += f" Next attempt {moment(next_at)}, expires {moment(record.deadline)}."
-    return text
+def _data(found: Findings) -> list[tuple[str, str]]:
+    rows = {
+        "until": found.reason.until if found.reason else None,
+        "rule": found.reason.rule if found.reason else None,
+        "owner": found.owner,
+        "agent paused by": found.agent_paused_by,
+        "held by": found.held_by,
+        "next attempt": found.next_attempt_at,
+        "expires": found.expires_at,
+    }
+    return [(name, value) for name, value in rows.items() if value]
 
 
-def _ask(question: Callable[[Redis], Awaitable[T]]) -> tuple[Config, T]:
+def _ask_port(options: argparse.Namespace, path: str, kind: type[T]) -> T:
+    answer = AdminApi(options).get(path)
+    try:
+        return msgspec.convert(answer, kind)
+    except msgspec.ValidationError:
+        raise PostroomError("the answer is not that of an API of this version") from None
+
+
+def _find_in_redis(message_id: str) -> Findings:
+    config, stored = _ask_redis(lambda client: Reading(client).message(message_id))
+    if stored is None:
+        raise PostroomError("no message with this id is kept (any more)")
+    return find_why(stored, config.agents.get(stored.record.agent))
+
+
+def _ask_redis(question: Callable[[Redis], Awaitable[T]]) -> tuple[Config, T]:
     config = load_config(read_settings(os.environ).config, os.environ)
 
     async def ask() -> T:

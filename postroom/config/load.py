@@ -2,11 +2,13 @@
 
 import tomllib
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from postroom.config.files import Files
 from postroom.config.rules import find_faults
 from postroom.config.salvage import decode_what_is_right, is_news
 from postroom.config.structs import Agent, Config
@@ -23,19 +25,25 @@ def load_config(path: Path, environ: Mapping[str, str]) -> Config:
     Raises:
         ConfigError: with every unknown key, wrong type, missing secret and unknown agent, each with its path.
     """
+    return read_config(path, environ, Files())
+
+
+def read_config(path: Path, environ: Mapping[str, str], files: Files) -> Config:
+    """Do the same as `load_config`; `files` has every file it depended on then, also where it raises."""
     source = str(path)
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        data = tomllib.loads(files.read(path).decode())
     except OSError as error:
         raise ConfigError(source, [Fault("", f"cannot be read: {error.strerror}")]) from None
     except UnicodeDecodeError:
         raise ConfigError(source, [Fault("", "is not UTF-8")]) from None
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise ConfigError(source, [Fault("", f"is not TOML: {error}")]) from None
-    config, faults = convert(data, Config, dec_hook=_secret_reader(path.parent, environ))
+    config, faults = convert(data, Config, dec_hook=_secret_reader(path.parent, environ, files))
     if config is None:
         raise ConfigError(source, faults + _further_faults(data, faults, path.parent, environ))
     config = _resolve(config, path.parent, environ)
+    _read_authorities(config, files)
     faults = find_faults(config)
     if faults:
         raise ConfigError(source, faults)
@@ -73,7 +81,15 @@ def _anchor_files(agent: Agent, folder: Path) -> Agent:
     return msgspec.structs.replace(agent, channels=channels)
 
 
-def _secret_reader(folder: Path, environ: Mapping[str, str]) -> Callable[[type, Any], Any]:
+def _read_authorities(config: Config, files: Files) -> None:
+    """Have the `ca_file`s among the files; whether one can be used shows when it is."""
+    for channel in (channel for agent in config.agents.values() for channel in agent.channels):
+        if channel.ca_file is not None:
+            with suppress(OSError):
+                files.read(Path(channel.ca_file))
+
+
+def _secret_reader(folder: Path, environ: Mapping[str, str], files: Files) -> Callable[[type, Any], Any]:
     def read(kind: type, value: Any) -> Any:
         if kind is not Secret:
             raise NotImplementedError
@@ -82,7 +98,7 @@ def _secret_reader(folder: Path, environ: Mapping[str, str]) -> Callable[[type, 
                 found = environ.get(name, "")
                 missing = f"environment variable {name} is not set"
             case {"file": str(name), **rest} if not rest:
-                found = _read_file(folder / name)
+                found = _read_secret(folder / name, files)
                 missing = f"file {name} cannot be read or is empty"
             case _:
                 raise ValueError(BY_REFERENCE)
@@ -93,8 +109,8 @@ def _secret_reader(folder: Path, environ: Mapping[str, str]) -> Callable[[type, 
     return read
 
 
-def _read_file(path: Path) -> str:
+def _read_secret(path: Path, files: Files) -> str:
     try:
-        return path.read_text(encoding="utf-8").rstrip("\r\n")
+        return files.read(path).decode().rstrip("\r\n")
     except (OSError, UnicodeDecodeError):
         return ""

@@ -4,6 +4,7 @@ import ipaddress
 import zoneinfo
 from collections.abc import Collection, Iterator
 from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -16,6 +17,7 @@ from postroom.decode import Fault
 
 CROSSED = {(587, "implicit"): "starttls", (465, "starttls"): "implicit"}
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+SHORTEST_STORM = 0.1  # seconds
 SHORTEST_LEASE = 0.2  # seconds; below it a lease ends between two renewals of a healthy worker
 
 
@@ -41,7 +43,10 @@ def find_warnings(config: Config) -> list[Fault]:
     unused = [name for name in config.agents if name not in used]
     warnings += [Fault(f"/agents/{name}", "no caller may use this agent") for name in unused]
     for name, caller in config.callers.items():
-        if not caller.tokens:
+        if not caller.agents and not any("admin" in token.scopes for token in caller.tokens):
+            text = "has neither agents nor a token with the scope admin, so it can do nothing"
+            warnings.append(Fault(f"/callers/{name}/agents", text))
+        elif not caller.tokens:
             text = f"has no token, so it cannot send; make one with: postroom token new {name}"
             warnings.append(Fault(f"/callers/{name}/tokens", text))
     return warnings
@@ -53,12 +58,20 @@ def _duration_faults(config: Config) -> Iterator[Fault]:
         "/worker/sweep": (config.worker.sweep, 0.01),
         "/worker/round": (config.worker.round, 0.1),
         "/retention/message": (config.retention.message, 1.0),
+        "/breaker/window": (config.breaker.window, 0.1),
+        "/breaker/refusal_window": (config.breaker.refusal_window, 0.1),
+        "/breaker/shortest": (config.breaker.shortest, 0.01),
     }
     for pointer, (duration, least) in shortest.items():
         if seconds(duration) < least:
             yield Fault(pointer, f"must be at least {round(least * 1000)}ms")
     if seconds(config.retention.message) < seconds(config.retention.content):
         yield Fault("/retention/message", "must not be shorter than retention.content")
+    if seconds(config.breaker.longest) < seconds(config.breaker.shortest):
+        yield Fault("/breaker/longest", "must not be shorter than breaker.shortest")
+    for name, agent in config.agents.items():
+        if agent.storm is not None and seconds(agent.storm.window) < SHORTEST_STORM:
+            yield Fault(f"/agents/{name}/storm/window", "must be at least 100ms")
 
 
 def _redis_url_problem(url: str) -> str | None:
@@ -99,6 +112,9 @@ def _sender_faults(at: str, agent: Agent) -> Iterator[Fault]:
     for index, domain in enumerate(agent.domains):
         if fault := _address_fault(f"{at}/domains/{index}", f"a@{domain}"):
             yield Fault(fault.pointer, "is not a domain")
+    for index, exempt in enumerate(agent.storm.exempt if agent.storm else ()):
+        if fault := _address_fault(f"{at}/storm/exempt/{index}", exempt):
+            yield fault
 
 
 def _channel_faults(at: str, channel: ChannelConfig) -> Iterator[Fault]:
@@ -152,13 +168,16 @@ def _agent_warnings(at: str, agent: Agent) -> Iterator[Fault]:
     if zeptomail and agent.bounce_address is None:
         text = "is not set: ZeptoMail would use an address of its own, and bounces would not reach you"
         yield Fault(f"{at}/bounce_address", text)
-    if agent.per_day is not None:
-        yield Fault(f"{at}/per_day", "is not enforced by this version of Postroom")
 
 
 def allowed_domains(agent: Agent) -> frozenset[str]:
     """Return the From domains an agent may use, as A-labels."""
-    named = agent.domains or (agent.sender.address.rpartition("@")[2],)
+    return _a_labels(agent.domains or (agent.sender.address.rpartition("@")[2],))
+
+
+@lru_cache(maxsize=4096)
+def _a_labels(named: tuple[str, ...]) -> frozenset[str]:
+    """Every request asks for them, so they are worked out once for each list of domains."""
     return frozenset(
         domain_of(parse_address(f"a@{d}")) for d in named if _address_fault("", f"a@{d}") is None
     )

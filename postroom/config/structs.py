@@ -13,7 +13,7 @@ Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 Priority = Literal["high", "normal", "bulk"]
 RetryProfile = Literal["interactive", "standard"]
 OnAmbiguous = Literal["retry", "hold"]
-Scope = Literal["send", "read"]
+Scope = Literal["send", "read", "admin"]
 Port = Annotated[int, Meta(ge=1, le=65535)]
 
 
@@ -61,6 +61,14 @@ class From(Strict, frozen=True):
     name: str = ""
 
 
+class Storm(Strict, frozen=True):
+    """The storm brake: beyond `limit` messages of one template to one recipient within `window`, mail waits."""
+
+    limit: Annotated[int, Meta(ge=1)]
+    window: Duration = "10min"
+    exempt: tuple[str, ...] = ()  # addresses it never holds up
+
+
 class Agent(Strict, frozen=True, rename={"sender": "from"}):
     """A mail agent: one kind of mail, with its own channels, pace and policy."""
 
@@ -77,6 +85,8 @@ class Agent(Strict, frozen=True, rename={"sender": "from"}):
     connections: Annotated[int, Meta(ge=1, le=1000)] = 10  # over all workers
     retry_profile: RetryProfile = "standard"
     on_ambiguous: OnAmbiguous = "retry"
+    ambiguous_retries: Annotated[int, Meta(ge=0, le=10)] = 1  # of one message, where the policy is "retry"
+    storm: Storm | None = None  # unset: no brake
     track_opens: bool = False
     track_clicks: bool = False
 
@@ -94,7 +104,7 @@ class Token(Strict, frozen=True):
 class Caller(Strict, frozen=True):
     """An internal service that may send through some agents."""
 
-    agents: Annotated[tuple[Name, ...], Meta(min_length=1)]
+    agents: tuple[Name, ...] = ()  # none for one that only operates
     priorities: tuple[Priority, ...] = ("high", "normal", "bulk")
     rate: Rate | None = None  # requests, counted by each API process on its own
     networks: tuple[str, ...] = ()  # allowed addresses of the peer; empty: any
@@ -132,6 +142,17 @@ class Worker(Strict, frozen=True):
     round: Duration = "30s"  # when a round rings again, so that others may take it over
 
 
+class Breaker(Strict, frozen=True):
+    """When a channel stands still, and for how long. Wrong credentials and a plain "slow down" stop it at once."""
+
+    faults: Annotated[int, Meta(ge=1)] = 3  # so many in `window`, and nothing sent in between
+    window: Duration = "30s"
+    refusals: Annotated[int, Meta(ge=2)] = 20  # so many in `refusal_window`, and nothing sent in between
+    refusal_window: Duration = "10min"
+    shortest: Duration = "1s"  # five times that where a person must mend it; doubles with every failed probe
+    longest: Duration = "5min"
+
+
 class Config(Strict, frozen=True):
     """The whole file."""
 
@@ -140,5 +161,6 @@ class Config(Strict, frozen=True):
     retention: Retention = Retention()
     templates: Templates = Templates()
     worker: Worker = Worker()
+    breaker: Breaker = Breaker()
     agents: dict[Name, Agent] = {}
     callers: dict[Name, Caller] = {}

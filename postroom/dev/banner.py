@@ -44,6 +44,7 @@ Or from another terminal, here:
 
   {_command()} send --url {api} --to you@example.com
   POSTROOM_CONFIG={data}/postroom.toml {_command()} queue
+  POSTROOM_METRICS_PORT={ports.metrics} {_command()} agents
 
 Ctrl-C stops everything.
 """

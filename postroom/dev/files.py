@@ -1,4 +1,4 @@
-"""What a development run writes into its folder: a token, and a configuration that points at the inbox."""
+"""What a development run writes into its folder: tokens, and a configuration that points at the inbox."""
 
 import fcntl
 import hashlib
@@ -43,6 +43,9 @@ retry_profile = "interactive"
 [callers.demo]
 agents = ["orders", "accounts", "logins"]
 tokens = [{{ id = "dev", sha256 = "{sha256}" }}]
+
+[callers.operator]
+tokens = [{{ id = "dev", sha256 = "{admin_sha256}", scopes = ["admin"] }}]
 """
 
 CHANNEL = """\
@@ -78,9 +81,9 @@ def hold_folder(data: Path) -> Iterator[None]:
         yield
 
 
-def keep_token(data: Path) -> str:
-    """Return the run's token, made at the first start and kept."""
-    path = data / "token"
+def keep_token(data: Path, name: str = "token") -> str:
+    """Return a token of the run, made at the first start and kept."""
+    path = data / name
     if path.exists() and (token := path.read_text(encoding="utf-8").strip()):
         return token
     token = f"pr_dev_{secrets.token_urlsafe(24)}"
@@ -89,8 +92,9 @@ def keep_token(data: Path) -> str:
     return token
 
 
-def write_config(data: Path, templates: Path, token: str, ports: Ports, redis_url: str) -> Path:
-    """Write the configuration and return its path."""
+def write_config(data: Path, templates: Path, tokens: tuple[str, str], ports: Ports, redis_url: str) -> Path:
+    """Write the configuration, for a caller's token and an operator's, and return its path."""
+    sha256, admin_sha256 = (hashlib.sha256(token.encode()).hexdigest() for token in tokens)
     channels = {
         agent: CHANNEL.format(agent=agent, host=HOST, port=ports.smtp)
         for agent in ("orders", "accounts", "logins")
@@ -102,7 +106,8 @@ def write_config(data: Path, templates: Path, token: str, ports: Ports, redis_ur
         channel=channels["orders"],
         channel_accounts=channels["accounts"],
         channel_logins=channels["logins"],
-        sha256=hashlib.sha256(token.encode()).hexdigest(),
+        sha256=sha256,
+        admin_sha256=admin_sha256,
     )
     path.write_text(text, encoding="utf-8")
     return path

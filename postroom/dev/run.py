@@ -71,10 +71,10 @@ class _Run:
             await self._stop_all(merged)
 
     async def _start(self) -> web.AppRunner:
-        token = keep_token(self._data)
+        token, admin_token = keep_token(self._data), keep_token(self._data, "admin-token")
         redis_url = await self._start_redis()
         config = self._own_config or write_config(
-            self._data, _find_templates(), token, self._ports, redis_url
+            self._data, _find_templates(), (token, admin_token), self._ports, redis_url
         )
         self._start_children(config, redis_url)
         api, inbox = f"http://{HOST}:{self._ports.api}", f"http://{HOST}:{self._ports.inbox}"

@@ -5,23 +5,38 @@ from typing import Any
 from msgspec import Struct
 
 from postroom.ledger.codec import encode_payload
+from postroom.ledger.delivery import Ended
 from postroom.ledger.keys import agent_of, place_of
 from postroom.ledger.pipe import ScriptPipe
 from postroom.ledger.record import Record, read_record
+from postroom.ledger.resolved import Resolved, read_resolved
 from postroom.message import Payload
-from postroom.states import AMBIGUOUS_LETTERS, PRIORITY_LETTERS, PROFILE_LETTERS, State
+from postroom.states import AMBIGUOUS_LETTERS, PRIORITIES, PRIORITY_LETTERS, PROFILE_LETTERS, State
 
 GROUP_LIMIT = 64 * 1024  # larger requests travel alone, so that nobody's small one waits behind their bytes
 FURTHEST_AHEAD_MS = 30 * 24 * 3600 * 1000
 TOLERATED_PAST_MS = 60 * 1000
+STORM_BEGAN = 2
 VALUE_LIMIT = 64  # longer values spoil the small encoding of Redis's hashes
+
+
+class Brake(Struct, frozen=True):
+    """The storm brake over an offer: more than `limit` of one digest within the window make the message wait.
+
+    `digests` cover its recipients (`Digests.storm`), but for those that are exempt.
+    """
+
+    limit: int
+    window_ms: int
+    digests: tuple[str, ...]
 
 
 class Offer(Struct, frozen=True, kw_only=True):
     """What is offered to the ledger: a checked request, resolved options, and when it is wanted.
 
     Times in milliseconds: `send_at` and `deliver_before` since the epoch (0: not given), `lifetime` from the
-    later of acceptance and `send_at`. `digests` cover the request as sent (`postroom.ledger.digests`).
+    later of acceptance and `send_at`. `digests` cover the request as sent (`postroom.ledger.digests`). `collapse`
+    holds a digest a recipient (`Digests.collapse`): older waiting messages of the same one are superseded.
     """
 
     id: str
@@ -38,15 +53,25 @@ class Offer(Struct, frozen=True, kw_only=True):
     send_at: int = 0
     lifetime: int = 0
     deliver_before: int = 0
+    standing_clock: bool = False  # the deadline moves on by the time its agent stands still
+    storm: Brake | None = None
+    collapse: tuple[str, ...] = ()
 
 
 class Created(Struct, frozen=True):
-    """The message was recorded now. `ring`: nobody is awake for its agent."""
+    """The message was recorded now. `ring`: nobody is awake for its agent.
+
+    `braked`: it waits for the storm brake; `storm_began`: it is the first of its window that does. `superseded` are
+    older messages that it ended; one of which other recipients still wait is not among them.
+    """
 
     accepted_at: int
     due: int
     deadline: int
     ring: bool
+    braked: bool = False
+    storm_began: bool = False
+    superseded: tuple[Ended, ...] = ()
 
 
 class Exists(Struct, frozen=True):
@@ -106,13 +131,17 @@ class Acceptance:
             "q" * len(offer.payload.recipients),
             FURTHEST_AHEAD_MS,
             TOLERATED_PAST_MS,
+            PRIORITY_LETTERS[offer.priority],
+            int(offer.standing_clock),
+            _write_brake(offer.storm),
+            ",".join(offer.collapse),
             len(fields),
             *fields,
             *offer.blobs,
         )
         return _read_reply(reply, offer.agent)
 
-    async def cancel(self, message_id: str) -> tuple[State, bool] | None:
+    async def cancel(self, message_id: str) -> Resolved | None:
         """End a message before its commit mark; return its state and whether this call ended it.
 
         None where the id is unknown. `sending` means that it is too late: the channel may have the message.
@@ -124,16 +153,33 @@ class Acceptance:
         agent = agent_of(message_id)
         place = place_of(agent)
         reply = await self._pipe.call(
-            "cancel", place.agenda, place.prefix, agent, self._content_ms, self._message_ms, message_id
+            "cancel", place.agenda, place.prefix, agent, self._content_ms, self._message_ms, message_id, ""
         )
-        return None if reply[0] == b"unknown" else (State(reply[0].decode()), bool(reply[1]))
+        return read_resolved(reply)
+
+    async def lapse(self, message_id: str) -> Ended | None:
+        """End a waiting message whose time is up; None where it is not.
+
+        Raises:
+            LedgerUnavailableError, LedgerUnconfirmedError, LedgerFullError: perhaps ended; it will be later.
+        """
+        agent = agent_of(message_id)
+        place = place_of(agent)
+        reply = await self._pipe.call(
+            "lapse", place.agenda, place.prefix, agent, self._content_ms, self._message_ms, message_id
+        )
+        return _read_ended([message_id.encode(), *reply]) if reply else None
+
+
+def _write_brake(brake: Brake | None) -> str:
+    if brake is None or not brake.digests:
+        return ""
+    return f"{brake.limit}|{brake.window_ms}|{','.join(brake.digests)}"
 
 
 def _record_fields(offer: Offer) -> list[Any]:
     payload = offer.payload
     fields: list[Any] = [
-        "v", 1,
-        "p", PRIORITY_LETTERS[offer.priority],
         "pf", PROFILE_LETTERS[offer.retry_profile],
         "oa", AMBIGUOUS_LETTERS[offer.on_ambiguous],
         "d", offer.caller,
@@ -151,8 +197,9 @@ def _record_fields(offer: Offer) -> list[Any]:
 
 def _read_reply(reply: list[Any], agent: str) -> Created | Exists | Untimely:
     match reply:
-        case [b"created", accepted_at, due, deadline, ring]:
-            return Created(accepted_at, due, deadline, bool(ring))
+        case [b"created", accepted_at, due, deadline, ring, held, superseded]:
+            ended = tuple(map(_read_ended, superseded))
+            return Created(accepted_at, due, deadline, bool(ring), held > 0, held == STORM_BEGAN, ended)
         case [b"exists", stored, flat]:
             known, _, digests = stored.partition(b"|")
             record = read_record(known.decode(), agent, dict(zip(flat[::2], flat[1::2], strict=True)))
@@ -162,3 +209,8 @@ def _read_reply(reply: list[Any], agent: str) -> Created | Exists | Untimely:
             return Untimely(code.decode())
         case _:
             raise AssertionError("the accept script answered something new")
+
+
+def _read_ended(row: list[Any]) -> Ended:
+    message_id, state, priority, age = row
+    return Ended(message_id.decode(), State(state.decode()), PRIORITIES[priority.decode()], age)

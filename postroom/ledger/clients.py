@@ -10,6 +10,8 @@ from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 
+from postroom.ledger.connection import told_when_lost
+
 CONNECT_SECONDS = 2.0
 CANCEL_AGAIN_SECONDS = 0.1
 
@@ -26,7 +28,7 @@ def connection_maker(url: str) -> Callable[[], AbstractConnection]:
     A retry by the client would turn a request that was created into its own replay.
     """
     pool = ConnectionPool.from_url(url, retry=Retry(ExponentialBackoff(), 0), **connection_options(url))
-    return pool.make_connection
+    return told_when_lost(pool).make_connection
 
 
 def reading_client(url: str, *, timeout: float | None = 2.0) -> Redis:
@@ -39,6 +41,7 @@ def reading_client(url: str, *, timeout: float | None = 2.0) -> Redis:
         max_connections=64,
         **connection_options(url),
     )
+    told_when_lost(client.connection_pool)
     return client
 
 

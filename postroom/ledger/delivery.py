@@ -1,6 +1,7 @@
 """The carriers' side of the ledger: claim, commit mark, finish, renew, release, and the state of channels."""
 
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 from msgspec import Struct
 
@@ -11,10 +12,9 @@ from postroom.message import Payload
 from postroom.outcome import ChannelFault
 from postroom.states import PRIORITIES, PROFILES, State
 
-AMBIGUOUS_RETRIES = 1  # how often a message whose fate is unknown is tried again, where the policy is `retry`
 CLAIM_BYTES = 1024 * 1024
 SWEEP_AGENTS = 5000
-FULL = "full"
+FULL, PAUSED = b"full", b"paused"
 
 
 class Claimed(Struct, frozen=True, kw_only=True):
@@ -41,7 +41,7 @@ class Claimed(Struct, frozen=True, kw_only=True):
 
 
 class Ended(Struct, frozen=True):
-    """A message that a claim ended without an attempt: expired, or unconfirmed after a lapsed lease."""
+    """A message that ended without an attempt: expired, superseded, or unconfirmed after a lapsed lease."""
 
     id: str
     state: State
@@ -60,7 +60,9 @@ class Lapsed(Struct, frozen=True):
 class Claim(Struct, frozen=True):
     """What a claim brought. `next_in_ms` is None where nothing waits at all; `more` is due already.
 
-    `left`: the lane is off the ledger's list.
+    `left`: the lane is off the ledger's list. `version` changes with whatever stands over the agent: a pause, a
+    preferred channel, a channel's fault. `bulk_waits`: bulk mail is due that this lane leaves to the others.
+    `narrowed`: the agent was asked to slow down, and has fewer connections for a while.
     """
 
     messages: tuple[Claimed, ...]
@@ -69,27 +71,67 @@ class Claim(Struct, frozen=True):
     ended: tuple[Ended, ...] = ()
     lapsed: tuple[Lapsed, ...] = ()
     left: bool = False
+    version: int = 0
+    bulk_waits: bool = False
+    narrowed: bool = False
 
 
 class Pace(Struct, frozen=True):
-    """An agent's rate: microseconds a message (0: unlimited) and how many may go at once."""
+    """An agent's rate: microseconds a message (0: unlimited) and how many may go at once.
+
+    `per_day` are recipients (0: unlimited), `midnights` the ends of some days around now, in ms since the epoch.
+    """
 
     interval_us: int = 0
     burst: int = 1
+    per_day: int = 0
+    midnights: tuple[int, ...] = ()
+
+
+UNLIMITED = Pace()
+
+
+class Limits(Struct, frozen=True):
+    """What the ledger keeps an agent to, over all workers."""
+
+    connections: int = 10
+    pace: Pace = UNLIMITED
+    ambiguous_retries: int = 1  # of a message whose fate is unknown, where its policy is to try again
+    refusals: int = 1_000_000  # so many, and nothing sent in between, are the channel's fault
+    refusal_window_ms: int = 600_000
+    guarded_wait_ms: int = 20_000  # how long such a message lets others go first
+
+
+class Stop(Struct, frozen=True):
+    """How a channel's fault stops it: after how many within how long, and for how long, in ms."""
+
+    faults: int
+    window_ms: int
+    shortest_ms: int
+    longest_ms: int
 
 
 class Finished(Struct, frozen=True):
-    """Where a finished attempt left its message. `again`: this was written before, its reply got lost."""
+    """Where a finished attempt left its message. `again`: this was written before, its reply got lost.
+
+    `guarded`: the refusal was taken for the channel's own fault, and the message waits untouched. `slow`: the
+    channel puts off one message after the other, and sends none.
+    """
 
     state: State
     next_in_ms: int | None
     age_ms: int
     priority: str
     again: bool
+    guarded: bool = False
+    slow: bool = False
 
 
 class Finish(Struct, frozen=True, kw_only=True):
-    """An attempt's outcome as it is written. `codes`: a letter a recipient (s, f, d, a, - if not in it)."""
+    """An attempt's outcome as it is written. `codes`: a letter a recipient (s, f, d, a, - if not in it).
+
+    `channel` is empty where a refusal says nothing about it, since the mail was never shown to it.
+    """
 
     id: str
     fence: int
@@ -97,6 +139,15 @@ class Finish(Struct, frozen=True, kw_only=True):
     delay_ms: int
     event: str
     replies: tuple[tuple[int, str], ...] = ()
+    channel: str = ""
+
+
+class Cursor(NamedTuple):
+    """Where looking through a partition's waiting mail goes on."""
+
+    agent: str = ""
+    priority: str = ""
+    rank: int = 0
 
 
 class Delivery:
@@ -124,8 +175,7 @@ class Delivery:
         lane: str,
         *,
         most: int,
-        connections: int,
-        pace: Pace,
+        limits: Limits,
         order: str = "hnb",
         leave: bool = False,
         listening: bool = True,
@@ -137,13 +187,15 @@ class Delivery:
         either sees the lane, and the lane its mail, or rings for a round. `listening`: a bell would find an
         idle lane, or somebody who may open one.
         """
+        pace = limits.pace
         reply = await self._call(
-            "claim", agent, lane, self.lease_ms, most, CLAIM_BYTES, connections, order, int(leave),
-            pace.interval_us, pace.burst, AMBIGUOUS_RETRIES, int(listening),
+            "claim", agent, lane, self.lease_ms, most, CLAIM_BYTES, limits.connections, order, int(leave),
+            pace.interval_us, pace.burst, limits.ambiguous_retries, int(listening), pace.per_day,
+            " ".join(map(str, pace.midnights)),
         )  # fmt: skip
-        if reply[0] == FULL.encode():
+        if reply[0] in (FULL, PAUSED):
             return None
-        _, next_in, more, claimed, ended, lapsed, left = reply
+        _, next_in, more, claimed, ended, lapsed, left, version, bulk_waits, narrowed = reply
         return Claim(
             tuple(_read_claimed(agent, row) for row in claimed),
             None if next_in < 0 else next_in,
@@ -153,42 +205,63 @@ class Delivery:
             ),
             tuple(Lapsed(i.decode(), phase.decode(), c.decode()) for i, phase, c in lapsed),
             bool(left),
+            version,
+            bool(bulk_waits),
+            bool(narrowed),
         )
 
-    async def advance(self, message_id: str, fence: int, known: str, channel: str) -> int:
-        """Write the commit mark: 1 written, 0 the fence is not current, -1 the deadline has passed."""
+    async def advance(
+        self, message_id: str, fence: int, known: str, channel: str, pace: Pace = UNLIMITED
+    ) -> int:
+        """Write the commit mark: 1 written, 0 the fence is not current, -1 time is up, -2 the day is used up."""
         agent = agent_of(message_id)
-        return int(await self._call("advance", agent, message_id, fence, known, channel, self.lease_ms))
+        midnights = " ".join(map(str, pace.midnights))
+        return int(
+            await self._call(
+                "advance", agent, message_id, fence, known, channel, self.lease_ms, pace.per_day, midnights
+            )
+        )
 
-    async def finish(self, finish: Finish) -> Finished | None:
-        """Write an outcome; None where somebody else owns the message. May be repeated until answered."""
+    async def finish(self, finish: Finish, limits: Limits, *, narrowed: bool = True) -> Finished | None:
+        """Write an outcome; None where somebody else owns the message. May be repeated until answered.
+
+        `narrowed` is what the last claim said: then what was sent counts towards more connections.
+        """
         flat = [part for index, text in finish.replies for part in (index, text)]
         reply = await self._call(
             "finish", agent_of(finish.id), finish.id, finish.fence, finish.codes, finish.delay_ms,
-            finish.event, AMBIGUOUS_RETRIES, *flat,
+            finish.event, limits.ambiguous_retries, finish.channel, limits.refusals, limits.refusal_window_ms,
+            limits.connections if narrowed else 0, limits.guarded_wait_ms, *flat,
         )  # fmt: skip
         if reply[0] == b"stale":
             return None
-        _, state, next_in, age, priority, *again = reply
+        word, state, next_in, age, priority, *said = reply
         return Finished(
             State(state.decode()),
             None if next_in < 0 else next_in,
             age,
             PRIORITIES[priority.decode()],
-            bool(again),
+            said == [b"again"],
+            word == b"guarded",
+            said == [b"slow"],
         )
 
-    async def renew(self, agent: str, lanes: list[str], held: list[tuple[str, int]]) -> list[str]:
-        """Extend lanes and messages by a lease; returns the ids this process no longer owns."""
+    async def renew(
+        self, agent: str, lanes: list[str], held: list[tuple[str, int]]
+    ) -> tuple[bool, list[str]]:
+        """Extend lanes and messages by a lease; returns whether mail is due, and the ids no longer owned here."""
         flat = [part for pair in held for part in pair]
-        reply = await self._call("renew", agent, self.lease_ms, len(lanes), *lanes, *flat)
-        return [lost.decode() for lost in reply]
+        due, lost = await self._call("renew", agent, self.lease_ms, len(lanes), *lanes, *flat)
+        return bool(due), [message_id.decode() for message_id in lost]
 
     async def release(
-        self, agent: str, held: list[tuple[str, int]], *, pace: Pace, lane: str = ""
+        self, agent: str, held: list[tuple[str, int]], *, pace: Pace, lane: str = "", behind: str = ""
     ) -> tuple[int, bool]:
-        """Give messages back untouched and let a lane go; returns how many, and if a round should be rung."""
-        flat = [part for pair in held for part in pair]
+        """Give messages back untouched and let a lane go; returns how many, and if a round should be rung.
+
+        They take their old places, but for the one called `behind`: it met a fault and may be the cause of it.
+        """
+        flat = [part for id_, fence in held for part in (id_, fence, int(id_ == behind))]
         given, ring = await self._call("release", agent, lane, pace.interval_us, *flat)
         return given, bool(ring)
 
@@ -199,6 +272,24 @@ class Delivery:
         reply = await self._pipe.call("sweep", place.agenda, place.prefix, "", 0, 0, SWEEP_AGENTS)
         return [agent.decode() for agent in reply]
 
+    async def expire(
+        self, partition: int, cursor: Cursor, most: int
+    ) -> tuple[Cursor, list[tuple[str, Ended]]]:
+        """End waiting mail whose time is up and that no claim meets, looking at `most` messages at a time.
+
+        Returns where to go on (an empty cursor: it is through) and what ended, with its agent.
+        """
+        place = place_of_partition(partition)
+        reply = await self._pipe.call(
+            "expire", place.agenda, place.prefix, "", self._content_ms, self._message_ms, *cursor, most
+        )
+        agent, priority, rank, rows = reply
+        ended = [
+            (a.decode(), Ended(i.decode(), State(s.decode()), PRIORITIES[p.decode()], age))
+            for a, i, s, p, age in rows
+        ]
+        return Cursor(agent.decode(), priority.decode(), rank), ended
+
     async def stop_channel(
         self,
         agent: str,
@@ -206,24 +297,40 @@ class Delivery:
         fault: ChannelFault,
         *,
         channels: tuple[str, ...],
-        pause: tuple[int, int],
+        stop: Stop,
+        connections: int,
     ) -> tuple[int, str]:
         """Record a channel's fault; returns ms until it is tried again, and what is new about it.
 
-        `opened`: it worked until now; `still`: another try failed; `known`: somebody else has just said so.
-
-        `pause` is the shortest and the longest stop in ms: it doubles with every failed try. The agent stops
-        once all its channels have.
+        `seen`: not stopped yet, for want of evidence; `opened`: it worked until now; `still`: another try failed;
+        `known`: somebody else has just said so. The stop doubles with every failed try. The agent stops once all
+        its channels have.
         """
         retry_ms = int((fault.retry_after or 0) * 1000)
         pause_ms, new = await self._call(
-            "fault", agent, channel, fault.cause, fault.reply_code or "", fault.enhanced_code or "",
-            fault.text, *pause, retry_ms, *channels,
+            "fault", agent, channel, fault.cause, fault.reply_code or "", fault.enhanced_code or "", fault.text,
+            stop.shortest_ms, stop.longest_ms, retry_ms, stop.faults, stop.window_ms, connections, *channels,
         )  # fmt: skip
         return pause_ms, new.decode()
 
+    async def ask_probe(self, agent: str, channel: str, lane: str) -> int:
+        """Ask to try a channel that had a fault: 0 where the lane may, else ms after which to ask again.
+
+        One lane at a time may, over all workers, until it has mended the channel, failed, or left.
+        """
+        return int(await self._call("probe", agent, channel, lane))
+
+    async def reconcile(self, agent: str, forget: Iterable[str], channels: Iterable[str]) -> list[str]:
+        """Let what stands over the agent follow a changed configuration; returns the channels whose faults went.
+
+        Forgotten are the faults of the channels named, and of those that are not among `channels` any more.
+        """
+        named = list(forget)
+        gone = await self._call("reconcile", agent, len(named), *named, *channels)
+        return [channel.decode() for channel in gone]
+
     async def mend_channel(self, agent: str, channel: str) -> bool:
-        """Forget a channel's fault, for a connection was made; True where there was one."""
+        """Forget a channel's fault, for it answered for a message; True where there was one and its stop was over."""
         return bool(await self._call("mend", agent, channel))
 
 

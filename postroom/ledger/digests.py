@@ -1,4 +1,5 @@
-"""Keyed digests: of refs, so that keys tell nothing; of a request's fields, so that a conflict names them.
+"""Keyed digests: of refs and addresses, so that keys tell nothing; of a request's fields, so that a conflict names
+them.
 
 They are keyed because what they cover is short and guessable (a one-time code, a customer number).
 """
@@ -18,8 +19,18 @@ class Digests:
 
     def ref(self, caller: str, agent: str, client_ref: str) -> str:
         """Return 16 characters for (caller, agent, client_ref): 96 bits of HMAC-SHA256."""
-        text = f"{caller}\n{agent}\n{client_ref}".encode()
-        return base64.urlsafe_b64encode(hmac.digest(self.key, text, "sha256")[:12]).decode()
+        return self._short(f"{caller}\n{agent}\n{client_ref}")
+
+    def storm(self, template: str, recipient: str) -> str:
+        """Return 16 characters for what the storm brake counts: a template, or `-`, and a recipient's address."""
+        return self._short(f"storm\n{template}\n{recipient.lower()}")
+
+    def collapse(self, caller: str, key: str, recipient: str) -> str:
+        """Return 16 characters for (caller, collapse_key, recipient's address)."""
+        return self._short(f"collapse\n{caller}\n{key}\n{recipient.lower()}")
+
+    def _short(self, text: str) -> str:
+        return base64.urlsafe_b64encode(hmac.digest(self.key, text.encode(), "sha256")[:12]).decode()
 
     def fields(self, fields: dict[int, bytes]) -> bytes:
         """Return one byte and a 4-byte digest per field: its number in the contract, and what it holds."""

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 PARTITIONS = 16
 DIGEST_KEY = "pr:digest-key"
+CHANGES_KEY = "pr:changes"
 
 
 class Place(NamedTuple):
@@ -66,9 +67,19 @@ def faults_key(agent: str) -> str:
     return f"{place_of(agent).prefix}faults:{agent}"
 
 
+def halt_key(agent: str) -> str:
+    """Key of what stands over an agent, a hash."""
+    return f"{place_of(agent).prefix}halt:{agent}"
+
+
 def bucket_key(agent: str) -> str:
     """Key of the arrival time of an agent's rate."""
     return f"{place_of(agent).prefix}bucket:{agent}"
+
+
+def day_key(agent: str) -> str:
+    """Key of how many recipients an agent has used up of its day."""
+    return f"{place_of(agent).prefix}day:{agent}"
 
 
 def template_key(name: str, version: str) -> str:

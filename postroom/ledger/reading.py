@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 
-import msgspec
 from msgspec import Struct
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
@@ -11,32 +10,38 @@ from postroom.ledger import keys
 from postroom.ledger.codec import decode_payload
 from postroom.ledger.errors import LedgerUnavailableError
 from postroom.ledger.record import Record, read_record
+from postroom.ledger.standing import Standing, read_standing
 from postroom.message import Payload
-
-
-class StoredFault(Struct, frozen=True):
-    """A channel that stands still: until when it is not tried, since when, and why. Times in ms."""
-
-    till: int
-    since: int
-    times: int
-    cause: str
-    reply_code: str
-    enhanced_code: str
-    text: str
+from postroom.states import State
 
 
 class StoredMessage(Struct, frozen=True):
-    """A record with its payload, which is None once the content is dropped, and what holds up its agent.
+    """A record with its payload, which is None once the content is dropped, and what stands over its agent.
 
-    `arrival_us` is the theoretical arrival time of the agent's rate; `now` is Redis's clock in ms.
+    `arrival_us` is the theoretical arrival time of the agent's rate; `day` is the beginning of the last day, in ms, on
+    which recipients were counted, and how many they were.
     """
 
     record: Record
     payload: Payload | None
-    faults: dict[str, StoredFault]
+    standing: Standing = Standing()
     arrival_us: int = 0
-    now: int = 0
+    day: tuple[int, int] = (0, 0)
+
+    @property
+    def deadline(self) -> int | None:
+        """When its time is up, in ms: later than at acceptance where its clock stood while its agent did."""
+        deadline, halted = self.record.deadline, self.record.halted
+        if deadline is None or halted is None:
+            return deadline
+        return deadline + max(0, self.standing.stood_still - halted)
+
+    @property
+    def overdue(self) -> bool:
+        """True where its time was up at the moment of reading, and nobody has ended it yet."""
+        if self.record.state != State.QUEUED or self.deadline is None:
+            return False
+        return 0 < self.deadline <= self.standing.now
 
 
 class Reading:
@@ -52,10 +57,12 @@ class Reading:
         pipe.hgetall(keys.record_key(message_id))
         pipe.get(keys.payload_key(message_id))
         pipe.hgetall(keys.faults_key(agent))
+        pipe.hgetall(keys.halt_key(agent))
         pipe.get(keys.bucket_key(agent))
+        pipe.get(keys.day_key(agent))
         pipe.time()
         try:
-            fields, stored, faults, arrival, (seconds, micros) = await pipe.execute()
+            fields, stored, faults, halt, arrival, day, (seconds, micros) = await pipe.execute()
         except (RedisError, OSError) as error:
             raise LedgerUnavailableError("cannot reach Redis") from error
         if not fields:
@@ -63,9 +70,9 @@ class Reading:
         return StoredMessage(
             record=read_record(message_id, agent, fields),
             payload=_read_payload(stored),
-            faults=_read_faults(faults),
+            standing=read_standing(halt, faults, seconds * 1000 + micros // 1000),
             arrival_us=int(arrival or 0),
-            now=seconds * 1000 + micros // 1000,
+            day=_read_day(day),
         )
 
     async def find(self, refs: Iterable[tuple[str, str]]) -> list[str]:
@@ -87,20 +94,22 @@ class Reading:
         except (RedisError, OSError) as error:
             raise LedgerUnavailableError("cannot reach Redis") from error
 
-    async def faults(self, agent: str) -> dict[str, StoredFault]:
-        """Return the faults of an agent's channels by name, `till` counted from now by Redis's clock."""
+    async def standing(self, agent: str) -> Standing:
+        """Return what stands over an agent."""
         pipe = self._client.pipeline(transaction=False)
+        pipe.hgetall(keys.halt_key(agent))
         pipe.hgetall(keys.faults_key(agent))
         pipe.time()
         try:
-            fields, (seconds, micros) = await pipe.execute()
+            halt, faults, (seconds, micros) = await pipe.execute()
         except (RedisError, OSError) as error:
             raise LedgerUnavailableError("cannot reach Redis") from error
-        now = seconds * 1000 + micros // 1000
-        return {
-            name: msgspec.structs.replace(fault, till=fault.till - now)
-            for name, fault in _read_faults(fields).items()
-        }
+        return read_standing(halt, faults, seconds * 1000 + micros // 1000)
+
+
+def _read_day(stored: bytes | None) -> tuple[int, int]:
+    start, _, used = (stored or b"0|0").partition(b"|")
+    return int(start), int(used)
 
 
 def _read_payload(stored: bytes | None) -> Payload | None:
@@ -109,11 +118,3 @@ def _read_payload(stored: bytes | None) -> Payload | None:
         return decode_payload(stored) if stored else None
     except ValueError:
         return None
-
-
-def _read_faults(fields: dict[bytes, bytes]) -> dict[str, StoredFault]:
-    faults = {}
-    for channel, value in fields.items():
-        till, since, times, cause, code, enhanced, text = value.decode().split("|", 6)
-        faults[channel.decode()] = StoredFault(int(till), int(since), int(times), cause, code, enhanced, text)
-    return faults

@@ -44,8 +44,17 @@ class RecipientRecord(Struct, frozen=True):
     doubtful: bool = False
 
 
+class Hold(Struct, frozen=True):
+    """What holds up a single message: `storm` (the brake) or `paused` (a person). `since` in ms since the epoch."""
+
+    code: str
+    since: int
+    who: str = ""
+    why: str = ""
+
+
 class Record(Struct, frozen=True, kw_only=True):
-    """A message's record, version 1. Times in milliseconds since the epoch, by Redis's clock."""
+    """A message's record. Times in milliseconds since the epoch, by Redis's clock."""
 
     id: str
     agent: str
@@ -57,11 +66,19 @@ class Record(Struct, frozen=True, kw_only=True):
     next_at: int | None
     deadline: int | None
     finished_at: int | None
+    halted: int | None  # how long its agent had stood still at acceptance, where its clock stands with it
     reason: tuple[str, int] | None  # code and since, while it waits for another attempt
+    hold: Hold | None
+    ended_by: str | None  # `superseded` or `operator`, where that is what cancelled it, and not its caller
     template: tuple[str, str] | None  # name and version
     recipients: tuple[RecipientRecord, ...]
     attempts: tuple[Attempt, ...]
     timeline: tuple[Happening, ...]
+
+    @property
+    def attempted(self) -> int:
+        """How many attempts have ended; the timeline of a long life does not keep them all."""
+        return self.attempts[-1].n if self.attempts else 0
 
     @property
     def finished(self) -> bool:
@@ -90,7 +107,10 @@ def read_record(message_id: str, agent: str, fields: dict[bytes, bytes]) -> Reco
         next_at=_int(get.get("na")),
         deadline=_int(get.get("dl")),
         finished_at=finished_at,
+        halted=_int(get.get("ck")),
         reason=(reason[0], int(reason[1])) if reason else None,
+        hold=_read_hold(get.get("hd"), get.get("hw", "")),
+        ended_by=get.get("w"),
         template=_pair(get.get("t")),
         recipients=_read_recipients(get),
         attempts=tuple(attempts),
@@ -103,6 +123,13 @@ def _pair(text: str | None) -> tuple[str, str] | None:
         return None
     name, _, version = text.partition("@")
     return name, version
+
+
+def _read_hold(text: str | None, why: str) -> Hold | None:
+    if not text:
+        return None
+    code, since, who = (*text.split("|", 2), "")[:3]
+    return Hold(code, int(since), who, why)
 
 
 def _int(text: str | None) -> int | None:

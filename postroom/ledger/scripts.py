@@ -16,8 +16,20 @@ NAMES = (
     "cancel",
     "sweep",
     "fault",
+    "probe",
     "mend",
+    "reconcile",
+    "expire",
+    "lapse",
     "depth",
+    "pause",
+    "resume",
+    "prefer",
+    "act",
+    "retry",
+    "resolve",
+    "balance",
+    "inspect",
 )
 
 

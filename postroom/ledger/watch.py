@@ -7,6 +7,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from postroom.ledger import keys
+from postroom.ledger.balance import Balance
 from postroom.ledger.errors import LedgerUnavailableError
 from postroom.ledger.scripts import load_scripts
 
@@ -41,6 +42,15 @@ class Watch:
 
     def __init__(self, client: Redis) -> None:
         self._client = client
+        self.balance = Balance(client)
+
+    async def now(self) -> int:
+        """Return Redis's clock, in ms since the epoch: the one by which everything is recorded."""
+        try:
+            seconds, micros = await self._client.time()
+        except (RedisError, OSError) as error:
+            raise LedgerUnavailableError("cannot reach Redis") from error
+        return int(seconds) * 1000 + int(micros) // 1000
 
     async def fitness(self) -> Fitness:
         """Look at version, eviction policy, persistence and memory."""

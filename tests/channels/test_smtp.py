@@ -3,8 +3,10 @@
 import asyncio
 import email.policy
 import json
+import socket
 import ssl
 import sys
+import threading
 from asyncio.subprocess import PIPE
 from base64 import b64encode
 from collections import deque
@@ -406,20 +408,45 @@ class TestGreeting:
 
     async def test_a_hanging_resolver_is_asked_once(self, monkeypatch):
         """However many lanes connect, one look-up is under way, and each waits no longer than its bound."""
-        asked = []
+        asked, over = [], threading.Event()
 
-        async def hang(*args, **_):
+        def hang(*args, **_):
             asked.append(args)
-            await asyncio.Event().wait()
+            over.wait()
+            return []
 
-        monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", hang)
+        monkeypatch.setattr(socket, "getaddrinfo", hang)
         config = SmtpChannel(name="relay", host="relay.example", port=25, tls="none")
         relay = SmtpRelay(config, timeouts=SmtpTimeouts(resolve=0.05))
         faults = await asyncio.gather(*(relay.connect() for _ in range(5)), relay.connect())
         await relay.aclose()
+        over.set()
 
         assert [Cause.CONNECT] * 6 == [fault.cause for fault in faults]
         assert 1 == len(asked)
+
+    async def test_many_hanging_resolvers_hold_up_nobody(self, monkeypatch):
+        """While a hundred relays' name servers hang, another one is found at once."""
+        over, real = threading.Event(), socket.getaddrinfo
+
+        def hang(host, *args, **options):
+            if host == "hang.example":
+                over.wait()
+                return []
+            return real(host, *args, **options)
+
+        monkeypatch.setattr(socket, "getaddrinfo", hang)
+        config = SmtpChannel(name="relay", host="hang.example", port=25, tls="none")
+        hanging = [SmtpRelay(config, timeouts=SmtpTimeouts(resolve=30)) for _ in range(100)]
+        waiting = asyncio.gather(*(relay.connect() for relay in hanging))
+        async with Smtpd() as server, asyncio.timeout(5):
+            ended = await attempt(relay_to(server, host="localhost"), order_for(MAILS["plain"]), Mark())
+        over.set()
+        await waiting
+        for relay in hanging:
+            await relay.aclose()
+
+        assert Sent() == ended.answers[0].outcome
 
     async def test_the_next_address_is_tried(self, monkeypatch):
         """A relay whose first address is dead is reached at its second one, looked up once in 30 s."""

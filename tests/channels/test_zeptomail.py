@@ -266,6 +266,16 @@ async def test_a_wait_the_provider_asks_for_is_passed_on():
         same(7.0, (await send(fake)).retry_after)
 
 
+async def test_a_date_to_wait_for_is_held_against_the_providers_clock():
+    """The local clock may be wrong by years: what counts is how long after its own answer the provider means."""
+    async with FakeZepto() as fake:
+        wait = {"Retry-After": "Tue, 14 Nov 2023 22:15:20 GMT", "Date": "Tue, 14 Nov 2023 22:13:20 GMT"}
+        fake.play(Script(429, b"{}", wait), Script(429, b"{}", wait | {"Date": "soon"}))
+
+        same(120.0, (await send(fake)).retry_after)
+        same(0.0, (await send(fake)).retry_after)
+
+
 FULL = Mail(
     id="orders-01JD8X0000000000000000009",
     message_id="<01JD8X@shop.example>",

@@ -9,7 +9,7 @@ from postroom.message import Address, Content, Mail
 from postroom.outcome import Ambiguous, Cause, ChannelFault, Deferred, Phase, Refused, Sent, Submission
 from tests.fakezepto import error, success
 from workers.channels.seam import Order
-from workers.channels.zeptomail_answer import classify, parse_retry_after
+from workers.channels.zeptomail_answer import classify, parse_retry_after, read_clock
 
 CANARY = "canary-7f3a"  # in every text of a body: it must never show in an outcome
 NOW = 1_700_000_000.0  # Tue, 14 Nov 2023 22:13:20 GMT
@@ -204,3 +204,22 @@ def test_only_the_recipients_an_answer_names_are_refused(more, expected):
 def test_retry_after_is_read_in_both_forms(value, expected):
     """Retry-After may be seconds or a date, is capped at an hour, and nonsense in it is no wait."""
     assert expected == parse_retry_after(value, NOW)
+
+
+@pytest.mark.parametrize(
+    ("date", "expected"),
+    [
+        ("Tue, 14 Nov 2023 22:15:20 GMT", NOW + 120),
+        (None, 7.0),
+        ("", 7.0),
+        (" ", 7.0),
+        ("now", 7.0),
+        ("Tue, 99 Nov 2023 22:15:20 GMT", 7.0),
+        ("Tue, 14 Nov 99999999999999999999 22:15:20 GMT", 7.0),
+        (", ,", 7.0),
+        ("\u0663", 7.0),
+    ],
+)
+def test_the_clock_of_the_answer_is_read(date, expected):
+    """The provider's `Date` is its clock; where it says nothing, there is the local one."""
+    assert expected == read_clock(date, 7.0)

@@ -10,8 +10,10 @@ from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any
 
+import aiohttp
+
 from tests.smtpd import Received, Script, Smtpd
-from tests.stack import PATIENCE, Stack
+from tests.stack import PATIENCE, Stack, sample
 
 LONG = os.environ.get("POSTROOM_LONG") == "1"
 SECONDS = 900 if LONG else 60  # for one test, `pytest.mark.timeout`
@@ -55,18 +57,26 @@ class Receiver(Smtpd):
         """Return how often each message arrived, by its X-Postroom-Id."""
         return Counter(map(_id_of, self.mails))
 
+    def copies_by_recipient(self) -> Counter[tuple[str, str]]:
+        """Return how often each message arrived for each recipient."""
+        return Counter((_id_of(mail), address) for mail in self.mails for address in mail.recipients)
+
+    def order(self) -> list[str]:
+        """Return the messages in the order of their arrival."""
+        return [_id_of(mail) for mail in self.mails]
+
     def recipients_of(self, message_id: str) -> list[list[str]]:
         """Return the envelope's recipients of each copy of a message."""
         return [mail.recipients for mail in self.mails if _id_of(mail) == message_id]
 
-    def busiest(self, seconds: float) -> int:
-        """Return the most mails that arrived within any window of that length."""
-        times, first, most = self.arrivals.times, 0, 0
+    def windows(self, seconds: float) -> list[int]:
+        """Return how many mails arrived within each window of that length that ends with one of them."""
+        times, first, found = self.arrivals.times, 0, []
         for last, moment in enumerate(times):
             while moment - times[first] >= seconds:
                 first += 1
-            most = max(most, last - first + 1)
-        return most
+            found.append(last - first + 1)
+        return found
 
     async def until_mails(self, count: int, seconds: float = PATIENCE) -> None:
         """Wait until so many copies have arrived."""
@@ -103,6 +113,30 @@ async def meanwhile(step: Callable[[], Awaitable[None]], every: float) -> AsyncI
     finally:
         over = True
         await task
+
+
+class Load:
+    """Callers that go on posting until told to stop, as good callers do: the same again on 503."""
+
+    def __init__(self, stack: Stack, pause: float, name: str = "c") -> None:
+        self.accepted: dict[str, float] = {}
+        self._stack, self._pause, self._name = stack, pause, name
+        self._over = False
+        self._tasks = [asyncio.create_task(self._call(n)) for n in range(8)]
+
+    async def stop(self) -> list[str]:
+        """Stop, after what is being posted; return the ids."""
+        self._over = True
+        await asyncio.gather(*self._tasks)
+        return list(self.accepted)
+
+    async def _call(self, caller: int) -> None:
+        number = 0
+        while not self._over:
+            number += 1
+            message_id = await self._stack.accept(sample(f"{self._name}-{caller}-{number}"))
+            self.accepted[message_id] = time.time()
+            await asyncio.sleep(self._pause)
 
 
 def moment(text: str) -> float:
@@ -185,3 +219,21 @@ async def _rounds_left(stack: Stack, *, killed: bool) -> int:
     if not killed:
         return int(await stack.ledger.zcard("pr:rounds"))
     return int(await stack.ledger.zcount("pr:rounds", int(time.time() * 1000) + FAR_AHEAD_MS, "+inf"))
+
+
+async def assert_unavailable(stack: Stack, name: str, seconds: float) -> None:
+    """Ask again and again for so long."""
+    deadline = time.monotonic() + seconds
+    number = 0
+    while time.monotonic() < deadline:
+        number += 1
+        began = time.monotonic()
+        async with stack.session.get(f"{stack.url}/livez") as response:
+            assert 200 == response.status
+        assert time.monotonic() - began < 1
+        status, problem, headers = await stack.post(
+            sample(f"{name}-away-{number}"), timeout=aiohttp.ClientTimeout(total=10)
+        )
+        assert (503, True) == (status, int(headers["retry-after"]) > 0)
+        assert problem["code"] in ("unavailable", "acceptance_unconfirmed")
+        await asyncio.sleep(0.1)

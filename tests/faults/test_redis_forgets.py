@@ -1,7 +1,6 @@
-"""What Redis may forget without anybody noticing: scripts, and every key of arq's."""
+"""What Redis may forget without anybody noticing: every key of arq's."""
 
 import asyncio
-from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -10,28 +9,6 @@ from tests.faults.mail import SECONDS, Receiver, assert_at_rest, assert_delivere
 from tests.stack import PATIENCE, Stack, sample
 
 pytestmark = pytest.mark.timeout(SECONDS)
-
-
-async def test_forgotten_scripts_fail_nothing(folder: Path):
-    """SCRIPT FLUSH again and again under load: every POST is a 202, and all of it arrives once."""
-    count = scaled(300, 5000)
-    async with Receiver() as receiver, Stack(folder, receiver.port) as stack:
-        await asyncio.gather(stack.start_api(), stack.start_worker())
-        async with meanwhile(stack.ledger.script_flush, 0.01):
-            statuses: Counter[int] = Counter()
-            ids = []
-
-            async def call(numbers: range) -> None:
-                for number in numbers:
-                    status, answer, _ = await stack.post(sample(f"flush-{number}"))
-                    statuses[status] += 1
-                    ids.append(answer.get("id"))
-
-            await asyncio.gather(*(call(range(n, count, 8)) for n in range(8)))
-            assert {202: count} == statuses
-            await assert_delivered(stack, receiver, ids, PATIENCE)
-            assert count == len(receiver.mails)
-        await assert_at_rest(stack, receiver)
 
 
 async def test_arqs_keys_are_only_an_alarm_clock(folder: Path):

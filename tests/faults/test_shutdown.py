@@ -1,7 +1,6 @@
-"""SIGTERM: the message in hand is finished, the rest is given back, nothing is burnt."""
+"""Workers replaced under load."""
 
 import asyncio
-import time
 from pathlib import Path
 
 import pytest
@@ -11,26 +10,6 @@ from tests.stack import Stack, sample
 
 pytestmark = pytest.mark.timeout(SECONDS)
 LEASE = 'lease = "20s"\nlinger = "500ms"\nsweep = "200ms"\nround = "30s"'
-
-
-async def test_a_worker_that_is_told_to_go_finishes_and_gives_back(folder: Path):
-    """At a slow server: exit 0, what it had claimed goes to another worker at once, one attempt and copy each."""
-    quick, slow = 30, 60
-    script = {"DOT": ["ok"] * quick + ["slow 0.7"] * 2 + ["ok"]}
-    async with (
-        Receiver(script) as receiver,
-        Stack(folder, receiver.port, worker=LEASE, agent="connections = 2") as stack,
-    ):
-        await asyncio.gather(stack.start_api(), stack.start_worker("old"))
-        accepted = await stack.accept_many((sample(f"t-{n}") for n in range(quick + slow)), callers=32)
-        await receiver.until("DOT", quick + 1)
-        await stack.start_worker("new")
-        assert 0 == await stack.end("old")
-        gone = time.time()
-        messages = await assert_delivered(stack, receiver, accepted)
-        assert quick + slow == len(receiver.mails)
-        assert {1} == {len(message["attempts"]) for message in messages.values()}
-        assert max(receiver.arrivals.times) - gone <= 3, "the rest waited for a lease"
 
 
 async def test_rolling_restarts_cost_nobody_anything(folder: Path):

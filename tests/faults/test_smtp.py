@@ -10,17 +10,15 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from tests.faults.mail import SECONDS, Receiver, ambiguous, assert_delivered, moment
+from tests.faults.mail import SECONDS, Receiver, assert_delivered
 from tests.stack import QUICK, Stack, agent_toml, channel, free_port, sample
 
 pytestmark = [pytest.mark.timeout(SECONDS), pytest.mark.asyncio(loop_scope="module")]
 
 SECURE = 'tls = "starttls"\nusername = "user"\npassword = { env = "TEST_SMTP_PASSWORD" }'
 SCRIPTS: dict[str, dict[str, Any]] = {
-    "mixed": {"RCPT:later@example.com": "451 4.2.1 later", "RCPT:nobody@example.com": "550 5.1.1 nobody"},
+    "mixed": {"RCPT:nobody@example.com": "550 5.1.1 nobody"},
     "insecure": {},
-    "dropping": {"DOT": ["accept drop", "ok"]},
-    "holding": {"DOT": ["accept drop", "ok"]},
     "second": {},
 }
 
@@ -65,16 +63,8 @@ async def street() -> AsyncIterator[Street]:
         logins = await stack.enter_async_context(Receiver())
         receivers["logins"] = logins
         agents = {"mixed": agent_toml("mixed", channel("mixed", receivers["mixed"].port))}
-        agents["dropping"] = agent_toml(
-            "dropping",
-            channel("dropping", receivers["dropping"].port),
-            options='retry_profile = "interactive"',
-        )
         agents["insecure"] = agent_toml(
             "insecure", channel("insecure", receivers["insecure"].port, "relay", SECURE)
-        )
-        agents["holding"] = agent_toml(
-            "holding", channel("holding", receivers["holding"].port), options='on_ambiguous = "hold"'
         )
         agents["away"] = agent_toml("away", channel("away", closed_port))
         agents["spare"] = agent_toml(
@@ -86,32 +76,6 @@ async def street() -> AsyncIterator[Street]:
         await asyncio.gather(running.start_api(), running.start_worker())
         yield Street(running, receivers, closed_port)
     monkeypatch.undo()
-
-
-async def test_one_deferred_recipient_does_not_hold_up_the_others(street: Street):
-    """451 for one of three: the two others get it once, the third alone waits for the profile's first retry."""
-    message_id = await street.post(
-        "mixed-1", "mixed", "ada@example.com", "later@example.com", "bob@example.com"
-    )
-    message = await street.until(message_id, state="queued", reason="retrying")
-    states = [recipient["state"] for recipient in message["recipients"]]
-    assert ["sent", "queued", "sent"] == states
-    assert (451, "4.2.1") == tuple(
-        message["recipients"][1]["reason"][k] for k in ("reply_code", "enhanced_code")
-    )
-    assert ["deferred"] == [attempt["outcome"] for attempt in message["attempts"]]
-    wait = moment(message["next_attempt_at"]) - moment(message["attempts"][0]["at"])
-    assert 15 <= round(wait, 3) <= 30
-    assert [["ada@example.com", "bob@example.com"]] == street.receivers["mixed"].recipients_of(message_id)
-
-
-async def test_one_refused_recipient_is_partly_sent(street: Street):
-    """550 for one of two: partly_sent, and the refusal stands beside its recipient."""
-    message_id = await street.post("mixed-2", "mixed", "ada@example.com", "nobody@example.com")
-    message = await street.until(message_id, state="partly_sent", finished=True)
-    assert ["sent", "failed"] == [recipient["state"] for recipient in message["recipients"]]
-    assert ("refused", "recipient", 550, "5.1.1") == tuple(message["recipients"][1]["reason"].values())
-    assert [["ada@example.com"]] == street.receivers["mixed"].recipients_of(message_id)
 
 
 async def test_all_recipients_refused_is_failed(street: Street):
@@ -150,24 +114,6 @@ async def test_mail_flows_by_itself_once_the_server_appears(street: Street):
         # The agent is whole again: the next one is quick.
         again = await street.post("away-again", "away")
         await assert_delivered(street.stack, receiver, [again], 2)
-
-
-async def test_hold_leaves_an_ambiguous_outcome_to_a_person(street: Street):
-    """Taken and then the line cut: with `hold` the message is unconfirmed, and there is one copy."""
-    message_id = await street.post("holding", "holding")
-    message = await street.until(message_id, state="unconfirmed", finished=True)
-    assert (1, ["unconfirmed"]) == (ambiguous(message), [r["state"] for r in message["recipients"]])
-    assert 1 == street.receivers["holding"].copies()[message_id]
-
-
-async def test_retry_takes_one_ambiguous_outcome(street: Street):
-    """Taken and then the line cut: with `retry` the message is tried once more, says so, and the copies are told."""
-    message_id = await street.post("dropping", "dropping")
-    message = await street.until(message_id, state="queued", reason="ambiguous")
-    assert (1, 1) == (ambiguous(message), street.receivers["dropping"].copies()[message_id])
-    message = await street.until(message_id, state="sent", finished=True)
-    assert (1, 2) == (ambiguous(message), street.receivers["dropping"].copies()[message_id])
-    assert ["ambiguous", "sent"] == [attempt["outcome"] for attempt in message["attempts"]]
 
 
 async def test_the_next_channel_is_used_when_the_first_is_away(street: Street):

@@ -11,9 +11,11 @@ from redis.asyncio import Redis
 from postroom.ids import new_message_id
 from postroom.ledger import keys
 from postroom.ledger.accept import Acceptance, Created, Offer
+from postroom.ledger.balance import Balance
 from postroom.ledger.clients import connection_maker, reading_client
-from postroom.ledger.delivery import Claim, Claimed, Delivery, Finish, Pace
+from postroom.ledger.delivery import Claim, Claimed, Delivery, Finish, Limits, Pace
 from postroom.ledger.digests import Digests
+from postroom.ledger.operating import Operating
 from postroom.ledger.pipe import ScriptPipe
 from postroom.ledger.reading import Reading, StoredMessage
 from postroom.ledger.record import Record
@@ -25,6 +27,7 @@ CALLER = "checkout"
 LEASE_MS = 60_000
 CONTENT_MS, MESSAGE_MS = 3_600_000, 259_200_000
 DAY_MS = 86_400_000
+LEASED = 1e13  # leased mail is scored so far below its lease's end
 DIGESTS = Digests(bytes(range(32)))
 PATIENCE = 10.0
 
@@ -65,7 +68,9 @@ class Ledger:
         self.workers_pipe = ScriptPipe(connection_maker(url), deadline=deadline)
         self.acceptance = Acceptance(self.pipe, self.large, **retention)
         self.delivery = Delivery(self.workers_pipe, lease_ms=lease_ms, **retention)
+        self.operating = Operating(self.pipe, **retention)
         self.client: Redis = reading_client(url)
+        self.balance = Balance(self.client)
         self.reading = Reading(self.client)
         self.watch = Watch(self.client)
 
@@ -83,12 +88,19 @@ class Ledger:
         assert isinstance(reply, Created), reply
         return offer
 
+    async def accept_later(self, recipients: int = 1, **changes: Any) -> Offer:
+        """Accept a message in a millisecond of its own, so that the order of the queue is that of these calls."""
+        before = await self.now()
+        while await self.now() == before:
+            pass
+        return await self.accept(recipients, **changes)
+
     # delivering
 
     async def claim(self, most: int = 10, lane: str = "lane", agent: str = AGENT, **options: Any) -> Claim:
         """Claim in a lane's name; the lane must be admitted."""
-        given: dict[str, Any] = {"connections": 100, "pace": Pace(), "most": most}
-        claim = await self.delivery.claim(agent, lane, **given | options)
+        kept = {"connections": options.pop("connections", 100), "pace": options.pop("pace", Pace())}
+        claim = await self.delivery.claim(agent, lane, most=most, limits=Limits(**kept), **options)
         assert claim is not None
         return claim
 
@@ -108,7 +120,8 @@ class Ledger:
         word = {"s": "sent", "f": "refused", "d": "deferred", "a": "ambiguous"}[min(codes, key="adfs-".index)]
         given = {"id": held.id, "fence": held.fence, "codes": codes, "delay_ms": delay_ms}
         given["event"] = f"relay|{word}|done|||5"
-        return await self.delivery.finish(Finish(**given | changes))
+        limits = changes.pop("limits", Limits())
+        return await self.delivery.finish(Finish(**given | changes), limits, narrowed=limits != Limits())
 
     async def send(self, **options: Any) -> Claimed:
         """Claim one message, write its mark, and finish it as sent."""
@@ -145,16 +158,28 @@ class Ledger:
         queues = await self.queues(keys.agent_of(message_id))
         found = [queue[message_id] for queue in queues.values() if message_id in queue]
         assert len(found) <= 1
-        return found[0] if found else None
+        return found[0] % LEASED if found else None
 
     async def lapse(self, *message_ids: str) -> None:
         """Let what a message waits for be over: its lease, or the time until its next attempt."""
         for message_id in message_ids:
             for letter in "hnb":
                 key = queue_key(keys.agent_of(message_id), letter)
-                await self.client.zadd(key, {message_id: 1}, xx=True)
+                await self.client.zadd(key, {message_id: await self._long_ago(key, message_id)}, xx=True)
             place = keys.place_of(keys.agent_of(message_id))
             await self.client.zadd(place.agenda, {keys.agent_of(message_id): 1}, lt=True)
+
+    async def mend(self, channel: str = "relay", agent: str = AGENT) -> bool:
+        """Let a channel's stop be over, and mend it."""
+        key = keys.faults_key(agent)
+        stored = await self.client.hget(key, channel)
+        if stored is not None:
+            await self.client.hset(key, channel, b"1|" + stored.partition(b"|")[2])
+        return await self.delivery.mend_channel(agent, channel)
+
+    async def _long_ago(self, key: str, message_id: str) -> float:
+        score = await self.client.zscore(key, message_id)
+        return 1 - LEASED if score is not None and score < 0 else 1
 
     async def end_deadline(self, message_id: str) -> None:
         """Let a message's deadline have passed a millisecond ago."""

@@ -19,7 +19,7 @@ from postroom.ledger import keys
 from postroom.ledger.accept import Created, Exists
 from postroom.ledger.delivery import Claimed, Pace
 from postroom.states import State
-from tests.ledger.harness import AGENT, Ledger, make_offer
+from tests.ledger.harness import AGENT, LEASED, Ledger, make_offer
 
 BUDGET = 1  # ambiguous retries
 LATER_MS = 600_000
@@ -158,7 +158,8 @@ class LedgerMachine(RuleBasedStateMachine):
             message.fence += 1
             message.end_waiting("c")
             message.settle()
-        assert (message.state, waits) == self.do(self.ledger.acceptance.cancel(message.id))
+        found = self.do(self.ledger.acceptance.cancel(message.id))
+        assert (message.state, waits) == (found.state, found.by_us)
 
     # carriers
 
@@ -173,22 +174,22 @@ class LedgerMachine(RuleBasedStateMachine):
         claim = self.do(self.ledger.claim(most, order=order))
         ended, lapsed = {e.id: e.state for e in claim.ended}, {one.id for one in claim.lapsed}
         assert len(claim.messages) <= most
+        for message_id in lapsed:
+            self._recover(self.messages[message_id])
         for claimed in claim.messages:
             self._claimed(self.messages[claimed.id], claimed)
-            lapsed.discard(claimed.id)
         for message_id, state in ended.items():
             message = self.messages[message_id]
-            self._look_at(message)
+            self._expire(message)
             assert (state, True) == (message.state, message.ended)
-            lapsed.discard(message_id)
-        assert set() == lapsed
         self._see(claim, most)
         return claim.messages
 
-    def _look_at(self, message):
-        """Do what a claim does with a due message before it takes it."""
+    def _recover(self, message):
+        """Do what a claim does with a message whose lease has run out: it waits again, under a new fence."""
         assert message.due
-        if message.state == State.SENDING and message.phase == "committing":
+        assert message.state == State.SENDING
+        if message.phase == "committing":
             assert message.seen, "decided at first sight"
             doubt = message.doubt()
             letters = [
@@ -201,13 +202,18 @@ class LedgerMachine(RuleBasedStateMachine):
             message.settle()
             if message.ended:
                 return
-        if message.expired:
+        message.fence += 1
+        message.state, message.phase, message.seen = State.QUEUED, "lapsed", False
+
+    def _expire(self, message):
+        if message.expired and not message.ended:
             message.end_waiting()
             message.settle()
 
     def _claimed(self, message, claimed):
-        self._look_at(message)
-        assert not message.ended
+        assert message.due
+        assert message.state == State.QUEUED
+        assert not message.expired
         message.state, message.phase, message.due, message.seen = State.SENDING, "claimed", False, False
         message.fence += 1
         waiting = tuple(i for i, letter in enumerate(message.letters) if letter in "qr")
@@ -255,7 +261,8 @@ class LedgerMachine(RuleBasedStateMachine):
         codes = self._codes(message, held, data)
         finished = self.do(self.ledger.finish(held, codes, delay_ms=LATER_MS if late else 0))
         current = message.fence == held.fence
-        if current and message.state not in (State.SENDING, State.UNCONFIRMED):
+        settled = message.state == State.UNCONFIRMED and "s" not in codes
+        if current and (settled or message.state not in (State.SENDING, State.UNCONFIRMED)):
             assert (message.state, True) == (finished.state, finished.again)
             return
         if not current:
@@ -300,7 +307,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def renew(self, held: Claimed):
         message = self.messages[held.id]
         mine = message.state == State.SENDING and message.fence == held.fence
-        lost = self.do(self.ledger.delivery.renew(AGENT, ["lane"], [(held.id, held.fence)]))
+        _, lost = self.do(self.ledger.delivery.renew(AGENT, ["lane"], [(held.id, held.fence)]))
         assert ([] if mine else [held.id]) == lost
         if mine:
             message.due = message.seen = False
@@ -371,7 +378,7 @@ class LedgerMachine(RuleBasedStateMachine):
         await self._compare_agenda(queues)
 
     async def _compare_agenda(self, queues):
-        scores = [score for queue in queues.values() for score in queue.values()]
+        scores = [score % LEASED for queue in queues.values() for score in queue.values()]
         agenda = await self.ledger.agenda()
         assert not scores or (agenda is not None and agenda <= min(scores))
 

@@ -7,7 +7,7 @@ from redis.asyncio import Redis
 
 from postroom.ledger.accept import Created, Exists
 from postroom.ledger.clients import connection_maker
-from postroom.ledger.delivery import Pace
+from postroom.ledger.delivery import Pace, Stop
 from postroom.ledger.errors import (
     LedgerError,
     LedgerFullError,
@@ -225,17 +225,17 @@ async def test_a_full_redis_drains(full):
     first = await full.claim(2)
     held = [(message.id, message.fence) for message in first.messages]
     assert 2 == len(held)
-    assert [] == await full.delivery.renew(AGENT, ["lane"], held)
+    assert [] == (await full.delivery.renew(AGENT, ["lane"], held))[1]
     assert 2 == (await full.delivery.release(AGENT, held, pace=Pace(interval_us=1, burst=9), lane="lane"))[0]
     await full.client.delete(*(await full.client.keys("pr:*:rung:*")) or ["nothing"])
     sweeps = [await full.delivery.sweep(partition) for partition in range(16)]
     assert [AGENT] == [agent for agents in sweeps for agent in agents]
     fault = ChannelFault(Cause.CONNECT, Phase.CONNECT, "cannot be reached")
     stopped = await full.delivery.stop_channel(
-        AGENT, "relay", fault, channels=("relay",), pause=(1000, 60_000)
+        AGENT, "relay", fault, channels=("relay",), stop=Stop(1, 1000, 50, 60_000), connections=10
     )
-    assert (1000, "opened") == stopped
-    assert await full.delivery.mend_channel(AGENT, "relay")
+    assert (50, "opened") == stopped
+    await until(lambda: full.delivery.mend_channel(AGENT, "relay"), "the stop is over")
     for codes in ("d", *"s" * 10):
         held = await full.claim_one()
         assert 1 == await full.advance(held)

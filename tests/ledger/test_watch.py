@@ -2,7 +2,7 @@
 
 import pytest
 
-from postroom.ledger.delivery import Pace
+from postroom.ledger.delivery import Pace, Stop
 from postroom.ledger.errors import LedgerUnavailableError
 from postroom.ledger.keys import PARTITIONS, agent_of, place_of
 from postroom.ledger.watch import Fitness, QueueDepth, _version
@@ -18,12 +18,12 @@ async def sweep_all(ledger):
     return sorted(agent for agents in swept for agent in agents)
 
 
-async def stop(ledger, channel="relay", channels=("relay",), **changes):
+async def stop(ledger, channel="relay", channels=("relay",), faults=1, **changes):
     """Record a fault of a channel."""
     given = {"cause": Cause.CONNECT, "phase": Phase.CONNECT, "text": "cannot be reached"} | changes
-    pause = (1_000, 60_000)
+    stop = Stop(faults=faults, window_ms=30_000, shortest_ms=1_000, longest_ms=60_000)
     return await ledger.delivery.stop_channel(
-        AGENT, channel, ChannelFault(**given), channels=channels, pause=pause
+        AGENT, channel, ChannelFault(**given), channels=channels, stop=stop, connections=10
     )
 
 
@@ -109,7 +109,7 @@ async def test_a_channels_stop_grows_while_the_fault_stays(ledger):
         left, new = await stop(ledger)
         assert (True, "known") == (0 < left <= pause, new)
         await pass_time(ledger, "relay")
-    found = (await ledger.reading.faults(AGENT))["relay"]
+    found = (await ledger.reading.standing(AGENT)).faults["relay"]
     assert (8, "connect", "cannot be reached") == (found.times, found.cause, found.text)
 
 
@@ -126,7 +126,7 @@ async def test_what_the_other_side_asks_for_is_a_floor(ledger):
     assert (90_000, "opened") == await stop(ledger, cause=Cause.THROTTLE, retry_after=90.0, reply_code=421)
     await pass_time(ledger, "relay")
     assert (1_000, "opened") == await stop(ledger, reply_code=535, enhanced_code="5.7.8")
-    found = (await ledger.reading.faults(AGENT))["relay"]
+    found = (await ledger.reading.standing(AGENT)).faults["relay"]
     assert ("535", "5.7.8", 1) == (found.reply_code, found.enhanced_code, found.times)
 
 
@@ -140,10 +140,10 @@ async def test_an_agent_stops_with_its_last_channel(ledger):
     assert not (await ledger.acceptance.accept(make_offer())).ring
     assert 0 < await ledger.client.pttl(agent_key("stop")) <= 1_000
     assert [] == await sweep_all(ledger)
-    assert await ledger.delivery.mend_channel(AGENT, "second")
-    assert not await ledger.delivery.mend_channel(AGENT, "second")
+    assert await ledger.mend("second")
+    assert not await ledger.mend("second")
     assert [AGENT] == await sweep_all(ledger)
-    assert ["first"] == list(await ledger.reading.faults(AGENT))
+    assert ["first"] == list((await ledger.reading.standing(AGENT)).faults)
 
 
 async def test_depth_counts_by_agent_and_priority(ledger):
@@ -209,7 +209,7 @@ async def test_without_redis_reading_is_unavailable(folder):
         ledger.reading.message("orders-X"),
         ledger.reading.find([(AGENT, "x")]),
         ledger.reading.blobs("orders-X", 1),
-        ledger.reading.faults(AGENT),
+        ledger.reading.standing(AGENT),
     ):
         with pytest.raises(LedgerUnavailableError):
             await read

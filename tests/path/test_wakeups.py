@@ -16,7 +16,7 @@ AGENTS = [f"a{number}" for number in range(6)]
 async def test_mail_at_random_moments_never_waits_a_second(folder: Path):
     """Messages at random gaps around the linger, rounds falling asleep and waking: each is sent within 1 s."""
     draw = random.Random(5)
-    low, high, count = scaled((0.02, 1.2, 5), (0.1, 3.0, 78))
+    low, high, count = scaled((0.02, 1.2, 3), (0.1, 3.0, 78))
     async with Receiver() as receiver:
         crowd = {name: agent_toml(name, channel(name, receiver.port)) for name in AGENTS}
         async with Stack(folder, receiver.port, worker=scaled(QUICK, ""), agents=crowd) as stack:

@@ -16,14 +16,28 @@ from typing import Any
 import pytest
 
 from tests.redisd import RedisServer
-from tests.stack import CONFIG, OTHER_TOKEN, QUICK, ROOT, TOKEN, channel, free_port
+from tests.stack import CONFIG, OTHER_TOKEN, QUICK, ROOT, TOKEN, agent_toml, channel, free_port
 
 NARROW = """\
 [callers.narrow]
 agents = ["orders"]
 priorities = ["normal", "bulk"]
 tokens = [{{ id = "t3", sha256 = "{sha}" }}]
+[callers.operator]
+tokens = [{{ id = "t4", sha256 = "{admin}", scopes = ["admin"] }}]
 """
+BRAKED = """\
+owner = "team-ops"
+per_day = 3
+storm = { limit = 2, window = "1h", exempt = ["Watch@EXAMPLE.com"] }
+"""
+ADMIN_TOKEN = "pr_test_admin"
+# A caller that dawdles, and a Redis that hangs, are waited for less long.
+IMPATIENT = [
+    *("--set", "service.edge:BODY_SECONDS=2.0"),
+    *("--set", "service.admin_edge:BODY_SECONDS=1.0"),
+    *("--set", "service.operator_desk:LEDGER_SECONDS=1.5"),
+]
 
 
 class Api:
@@ -31,11 +45,12 @@ class Api:
 
     def __init__(self, folder: Path) -> None:
         self.redis = RedisServer(folder)
-        self.port, self._metrics_port = free_port(), free_port()
+        self.port, self.metrics_port = free_port(), free_port()
         self.log = folder / "api.log"
-        self._config = folder / "postroom.toml"
-        sha, other, narrow = (
-            hashlib.sha256(token.encode()).hexdigest() for token in (TOKEN, OTHER_TOKEN, "pr_test_narrow")
+        self.config = folder / "postroom.toml"
+        sha, other, narrow, admin = (
+            hashlib.sha256(token.encode()).hexdigest()
+            for token in (TOKEN, OTHER_TOKEN, "pr_test_narrow", ADMIN_TOKEN)
         )
         text = CONFIG.format(
             templates=ROOT / "templates",
@@ -43,28 +58,28 @@ class Api:
             agent="",
             channels=channel("orders", 1),
             logins=channel("logins", 1),
-            agents="",
-            names='["orders", "logins"]',
+            agents=agent_toml("alerts", channel("alerts", 1), options=BRAKED),
+            names='["orders", "logins", "alerts"]',
             sha=sha,
             other_sha=other,
-            more=NARROW.format(sha=narrow),
+            more=NARROW.format(sha=narrow, admin=admin),
         )
-        self._config.write_text(text)
+        self.config.write_text(text)
 
     def start(self) -> subprocess.Popen[bytes]:
         """Start everything and wait for it."""
         self.redis.start()
         environ = {
             **os.environ,
-            "POSTROOM_CONFIG": str(self._config),
+            "POSTROOM_CONFIG": str(self.config),
             "POSTROOM_REDIS_URL": self.redis.url,
             "POSTROOM_PORT": str(self.port),
-            "POSTROOM_METRICS_PORT": str(self._metrics_port),
+            "POSTROOM_METRICS_PORT": str(self.metrics_port),
             "POSTROOM_LOG_FORMAT": "json",
         }
         with self.log.open("ab") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "service"],
+                [sys.executable, "-m", "tests.faults.launch", *IMPATIENT, "service"],
                 env=environ,
                 stdout=log,
                 stderr=log,
@@ -103,6 +118,15 @@ class Api:
         kind = fields.get("content-type", "")
         document = json.loads(raw) if "json" in kind else {}
         return response.status, {**document, "content_type": kind, "headers": fields}, raw
+
+    def command(self, *words: str) -> str:
+        """Run `postroom` with the same configuration; return what it printed."""
+        environ = {**os.environ, "POSTROOM_CONFIG": str(self.config), "POSTROOM_REDIS_URL": self.redis.url}
+        arguments = [sys.executable, "-m", "postroom", *words]
+        run = subprocess.run(
+            arguments, env=environ, cwd=ROOT, capture_output=True, text=True, timeout=20, check=True
+        )
+        return run.stdout
 
     def exchange(self, raw: bytes) -> bytes:
         """Send bytes and return everything that comes back within a moment."""

@@ -12,6 +12,8 @@ from structlog.testing import capture_logs
 
 import service.edge
 import service.routes
+from postroom.config.files import Files
+from postroom.config.live import LiveConfig
 from postroom.config.structs import Agent, Caller, Config, From, SmtpChannel, Token
 from postroom.log import get_logger
 from postroom.metrics import EdgeMetrics
@@ -70,7 +72,8 @@ CONFIG = Config(
 def app():
     """The whole API, its desk not opened: there is no Redis behind it."""
     templates = TemplateSet.load_folder(str(ROOT / "templates"))
-    return build_app(Settings(), CONFIG, templates)
+    live = LiveConfig(ROOT / "none.toml", {}, CONFIG, Files())
+    return build_app(Settings(), live, templates)
 
 
 def edge_around(inner):

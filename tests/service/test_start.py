@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -195,6 +196,20 @@ class Service:
             assert time.monotonic() < deadline, self.log.read_text()
             time.sleep(0.02)
 
+    def readiness(self) -> dict:
+        """Ask as soon as it listens, which is a moment after it says that it has started."""
+        self.until("service.started")
+        deadline = time.monotonic() + 20
+        while True:
+            try:
+                with urllib.request.urlopen(f"{self.url}/readyz", timeout=10) as answer:
+                    return json.load(answer)
+            except urllib.error.URLError as error:
+                if not isinstance(error.reason, ConnectionRefusedError):
+                    raise
+                assert time.monotonic() < deadline, self.log.read_text()
+                time.sleep(0.01)
+
     def stop(self) -> int:
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(20)
@@ -209,9 +224,7 @@ def test_without_an_append_only_file_a_warning_is_told(good):
         assert "warning" == service.until("redis.not_durable")["level"]
         warned = {line["pointer"] for line in service.lines() if line["event"] == "config.warning"}
         assert {"/agents/orders/bounce_address", "/callers/shop/tokens"} <= warned
-        service.until("service.started")
-        with urllib.request.urlopen(f"{service.url}/readyz", timeout=10) as answer:
-            assert {"ready": True, "redis": "ok"} == json.load(answer)
+        assert {"ready": True, "redis": "ok"} == service.readiness()
     finally:
         status = service.stop()
         redis.kill()
@@ -225,9 +238,7 @@ def test_without_redis_it_starts_and_waits(good):
     redis = RedisServer(good)
     service = Service(good, environ(good, redis.url))
     try:
-        service.until("service.started")
-        with urllib.request.urlopen(f"{service.url}/readyz", timeout=10) as answer:
-            assert {"ready": True, "redis": "unavailable"} == json.load(answer)
+        assert {"ready": True, "redis": "unavailable"} == service.readiness()
         redis.start()
         service.until("redis.recovered")
     finally:

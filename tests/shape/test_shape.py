@@ -11,6 +11,7 @@ import pytest
 import yaml
 from prometheus_client import CollectorRegistry
 
+from postroom.failpoint import POINTS
 from postroom.metrics import CarrierMetrics, EdgeMetrics
 from service.openapi import openapi_document, openapi_json
 from service.problem import STATUS
@@ -144,8 +145,8 @@ def test_no_metric_is_labelled_by_what_has_no_bounds():
     registry = CollectorRegistry()
     EdgeMetrics(registry)
     labels = {label for collector in registry._collector_to_names for label in collector._labelnames}
-    allowed = {"route", "method", "status", "reason", "caller", "agent", "priority", "kind", "code"}
-    assert set() == labels - allowed - {"version"}
+    allowed = {"route", "method", "status", "reason", "caller", "agent", "priority", "kind", "code", "state"}
+    assert set() == labels - allowed - {"version", "hash"}
 
 
 def test_the_layers_hold():
@@ -190,3 +191,14 @@ def test_nothing_prints_but_the_command_line():
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
     }
     assert places <= {"postroom/cli", "postroom/dev", "postroom/inbox", "postroom/startup.py"}
+
+
+def test_the_failpoints_are_those_that_are_listed():
+    """Each name in `POINTS` is reached somewhere, and nothing else is."""
+    reached = {
+        ast.unparse(node.args[0]).strip("'")
+        for tree in TREES.values()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "reach"
+    }
+    assert set(POINTS) == reached

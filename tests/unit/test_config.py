@@ -221,10 +221,6 @@ SECRET = {"username": '"user"', "password": '{ env = "PASSWORD" }'}
             ("/agents/orders/channels/0/password", "environment variable NONE is not set"),
         ]),
         # callers
-        (AGENT + "[callers.checkout]", [("/callers/checkout/agents", "required, but missing")]),
-        (AGENT + "[callers.checkout]\nagents = []", [
-            ("/callers/checkout/agents", "expected `array` of length >= 1"),
-        ]),
         (AGENT + "[callers.checkout]\nagents = ['orders', 'nope']", [
             ("/callers/checkout/agents/1", "no agent is called nope"),
         ]),
@@ -243,8 +239,8 @@ SECRET = {"username": '"user"', "password": '{ env = "PASSWORD" }'}
         (caller(f"tokens = [{{ id = 'k', sha256 = '{SHA.upper()}' }}]"), [
             ("/callers/checkout/tokens/0/sha256", re.compile("expected `str` matching.*")),
         ]),
-        (caller(f"tokens = [{{ id = 'k', sha256 = '{SHA}', scopes = ['admin'] }}]"), [
-            ("/callers/checkout/tokens/0/scopes/0", "must be one of: send, read"),
+        (caller(f"tokens = [{{ id = 'k', sha256 = '{SHA}', scopes = ['root'] }}]"), [
+            ("/callers/checkout/tokens/0/scopes/0", "must be one of: send, read, admin"),
         ]),
         (caller(f"tokens = [{{ id = 'k', sha256 = '{SHA}', expires = '2027-01-31' }}]"), [
             ("/callers/checkout/tokens/0/expires", "is not a time with zone such as 2027-01-31T12:00:00Z"),
@@ -432,7 +428,6 @@ NO_TOKEN = (
         ("", [("/agents", "no agent is configured, so nothing can be sent")]),
         (AGENT, [("/agents/orders", "no caller may use this agent")]),
         (caller(), [NO_TOKEN]),
-        (agent("per_day = 5"), [("/agents/orders/per_day", "is not enforced by this version of Postroom")]),
         (zepto(), [NO_BOUNCE]),
         (zepto("bounce_address = 'b@bounce.shop.example'"), []),
         (smtp(host='"smtp.zeptomail.eu"'), [NO_BOUNCE]),
@@ -536,3 +531,18 @@ tokens = [{ id = "k", sha256 = "zz" }]
         "/callers/c/agents/1",
         "/callers/c/tokens/0/sha256",
     } == found
+
+
+@pytest.mark.parametrize(
+    ("scopes", "expected"),
+    [
+        ('["admin"]', []),
+        ('["send"]', ["has neither agents nor a token with the scope admin, so it can do nothing"]),
+    ],
+)
+def test_a_caller_without_agents_is_an_operator_or_a_mistake(load, scopes, expected):
+    """Who only operates needs no agents; who has neither is warned of."""
+    text = f'{GOOD}\n[callers.ops]\ntokens = [{{ id = "k1", sha256 = "{"cd" * 32}", scopes = {scopes} }}]'
+    assert [("/callers/ops/agents", detail) for detail in expected] == [
+        (warning.pointer, warning.detail) for warning in find_warnings(load(text))
+    ]

@@ -2,9 +2,9 @@
 
 import asyncio
 import errno
-import socket
 import ssl
 
+from workers.channels.resolve import look_up
 from workers.channels.smtp_stream import SmtpStream
 
 ADDRESSES_SECONDS = 30.0  # how long a look-up is good
@@ -35,8 +35,7 @@ class DialError(Exception):
 class Addresses:
     """The addresses of one relay, remembered for 30 s and looked up once at a time.
 
-    The event loop's resolver shares one small thread pool with everybody: a relay whose name server hangs
-    occupies one thread of it, however many lanes want to connect.
+    A relay whose name server hangs occupies one thread, however many lanes want to connect.
     """
 
     def __init__(self, host: str, port: int) -> None:
@@ -77,9 +76,8 @@ class Addresses:
             self._lookup.cancel()
 
     async def _look_up(self) -> tuple[str, ...]:
-        loop = asyncio.get_running_loop()
         try:
-            found = await loop.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
+            found = await look_up(self._host, self._port)
         except (OSError, UnicodeError):  # UnicodeError: not a host name at all
             return ()
         return tuple(dict.fromkeys(str(entry[4][0]) for entry in found))

@@ -1,5 +1,6 @@
 """One mail over an open session: MAIL, RCPT…, DATA, body, commit mark, dot (RFC 5321 §3.3, RFC 2920)."""
 
+from postroom.failpoint import reach
 from postroom.outcome import (
     Ambiguous,
     Answer,
@@ -113,6 +114,7 @@ class Transaction:
         if None not in self._answers and not self._pipelining:
             await self._reset()
             return self._submitted()
+        reach("after_rcpt")
         return None
 
     async def _data(self) -> Submission | None:
@@ -134,8 +136,10 @@ class Transaction:
 
     async def _send_body(self, data: bytes) -> Submission | None:
         """Send the content without its end; None while the server still listens."""
+        reach("after_354")
         self._phase = Phase.BODY
         self._stream.write(stuffed(data))
+        reach("mid_body")
         try:
             await self._stream.drain(self._timeouts.data_block)
         except LostError:
@@ -144,11 +148,13 @@ class Transaction:
 
     async def _finish(self) -> Submission:
         """The dot. From the moment it is written until 250, 4yz or 5yz is read, nobody knows."""
+        reach("after_mark")
         interrupted = await self._interrupted()
         if interrupted is not None:
             return interrupted  # the dot was not written: surely not accepted, in spite of the mark
         self._phase = Phase.DONE
         self._stream.write(b".\r\n")
+        reach("after_dot")
         try:
             reply = await self._stream.read(self._timeouts.data_done)
             if reply.code == 250:

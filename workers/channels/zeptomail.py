@@ -13,6 +13,7 @@ from msgspec import Struct
 from yarl import URL
 
 from postroom.config.structs import ZeptomailChannel
+from postroom.failpoint import reach
 from postroom.outcome import (
     Ambiguous,
     Answer,
@@ -25,8 +26,9 @@ from postroom.outcome import (
     Submitted,
 )
 from postroom.secret import Secret
+from workers.channels.resolve import ThreadResolver
 from workers.channels.seam import Order
-from workers.channels.zeptomail_answer import classify
+from workers.channels.zeptomail_answer import classify, read_clock
 from workers.channels.zeptomail_body import MAX_ENCODED, TOO_LONG, breach, build, encode
 
 SCHEME = "Zoho-enczapikey"
@@ -129,6 +131,7 @@ class ZeptomailConnection:
         if len(body) > MAX_ENCODED:
             return _refused_here(order, TOO_LONG)
         await commit((None,) * len(order.recipients))
+        reach("after_mark")
         try:
             return await self._exchange(order, body)
         except asyncio.CancelledError:
@@ -157,8 +160,11 @@ class ZeptomailConnection:
         # library raise, it must not look as if the message had not left.
         except Exception:  # noqa: BLE001
             return Submitted((Answer(Ambiguous(Phase.DONE)),) * len(order.recipients))
+        reach("after_request")
         answer = await _read(response)
-        return classify(order, response.status, answer, response.headers.get("Retry-After"), time.time())
+        fields = response.headers
+        now = read_clock(fields.get("Date"), time.time())
+        return classify(order, response.status, answer, fields.get("Retry-After"), now)
 
 
 def normalise_token(token: Secret) -> Secret:
@@ -195,6 +201,7 @@ def _session(ca_file: str | None, timeouts: Timeouts) -> aiohttp.ClientSession:
         limit=0,  # the lanes are the limit
         keepalive_timeout=KEEPALIVE,
         ttl_dns_cache=DNS_TTL,
+        resolver=ThreadResolver(),
     )
     return aiohttp.ClientSession(
         connector=connector,

@@ -109,7 +109,7 @@ _RECIPIENT_KINDS = frozenset({"to", "cc", "bcc"})
 
 
 def classify(order: Order, status: int, body: bytes, retry_after: str | None, now: float) -> Submission:
-    """Tell how the order ended. `now` is the wall clock's, for a Retry-After that names a date."""
+    """Tell how the order ended. `now` is the provider's clock, for a Retry-After that names a date."""
     said = read(body)
     found = _meaning(said)
     if found is None:
@@ -129,11 +129,21 @@ def parse_retry_after(value: str | None, now: float) -> float | None:
     value = value.strip()
     if re.fullmatch(r"[0-9]{1,9}", value):
         return min(float(value), MAX_RETRY_AFTER)
+    until = _read_date(value)
+    return None if until is None else min(max(until - now, 0.0), MAX_RETRY_AFTER)
+
+
+def read_clock(date: str | None, local: float) -> float:
+    """Return the provider's clock by the `Date` of its answer, or the local one where that says nothing."""
+    told = None if date is None else _read_date(date)
+    return local if told is None else told
+
+
+def _read_date(text: str) -> float | None:
     try:
-        wait = parsedate_to_datetime(value).timestamp() - now
-    except (ValueError, TypeError, OverflowError):
+        return parsedate_to_datetime(text).timestamp()
+    except (ValueError, TypeError, OverflowError, IndexError):
         return None
-    return min(max(wait, 0.0), MAX_RETRY_AFTER)
 
 
 def _meaning(said: Said) -> tuple[str, Meaning] | None:

@@ -1,8 +1,10 @@
 -- Records a request, or finds what is recorded under its ref. The one place where a message begins.
 -- ARGV: 5 ref, 6 id, 7 digests, 8 payload, 9 send_at ms or 0, 10 lifetime ms or 0, 11 deliver_before ms or 0,
---       12 recipients, 13 furthest send_at ms ahead, 14 tolerated past ms, 15 number of record fields,
---       16.. field, value …, then the blobs.
--- Returns {'exists', stored ref, record}, {'invalid', code}, or {'created', accepted, due, deadline, ring}.
+--       12 recipients, 13 furthest send_at ms ahead, 14 tolerated past ms, 15 priority, 16 the clock stands while
+--       the agent does, 17 the storm brake: '' or 'limit|window ms|digest,…', 18 collapse digests, one a recipient,
+--       or '', 19 number of record fields, 20.. field, value …, then the blobs.
+-- Returns {'exists', stored ref, record}, {'invalid', code}, or {'created', accepted, due, deadline, ring,
+-- held (1, or 2 for the first one of a storm), superseded}; superseded: {id, state, priority, age} of what ended.
 local ref, id = ARGV[5], ARGV[6]
 local ref_key = PREFIX .. 'r:' .. ref
 
@@ -25,19 +27,95 @@ if deadline ~= 0 and deadline <= due then return {'invalid', 'deliver_before_pas
 if deadline > now + 2 * tonumber(ARGV[13]) then return {'invalid', 'deliver_before_far'} end
 if deadline == 0 then deadline = due + tonumber(ARGV[10]) end
 
+local held, superseded, woken, replaces_all = 0, {}, false, false
+
+-- Here and below there is no function outside its `if`: making one costs every accept that has no use for it.
+if not stored and ARGV[18] ~= '' then
+    -- Ends one recipient of an older message, and says if it did. Where the channel may have it already, that is only noted, for the case
+    -- that it would be tried again.
+    local function supersede(older, index)
+        local m = load(older)
+        if not m or not waits(m) then return false end
+        local letter = string.sub(m.recipients, index + 1, index + 1)
+        if letter ~= 'q' and letter ~= 'r' then return false end
+        if m.state == 'sending' and m.phase == 'committing' then
+            local marked = m.superseded or string.rep('-', #m.recipients)
+            marked = string.sub(marked, 1, index) .. 'x' .. string.sub(marked, index + 2)
+            redis.call('HSET', record_key(m.id), 'sp', marked)
+            return false
+        end
+        add_event(m, now, 'X|superseded')
+        m.recipients = string.sub(m.recipients, 1, index) .. end_waiting(letter, 'c')
+            .. string.sub(m.recipients, index + 2)
+        if aggregate(m.recipients) ~= 'queued' then
+            superseded[#superseded + 1] = {m.id, call_back(m, now, 'superseded'), m.priority, now - m.accepted}
+            return true
+        end
+        redis.call('HSET', record_key(m.id), 'rr', m.recipients)
+        if m.state ~= 'sending' then return true end
+        -- Whoever holds it would send to that recipient too: the others go back to their place in the queue.
+        redis.call('HSET', record_key(m.id), 's', 'queued', 'ph', 'released', 'f', m.fence + 1)
+        redis.call('HDEL', record_key(m.id), 'pd', 'ss')
+        local next_at = tonumber(redis.call('HGET', record_key(m.id), 'na') or now)
+        redis.call('ZADD', QUEUES[m.priority], next_at, m.id)
+        put_on_agenda(next_at)
+        woken = wake(now, m.priority) == 1 or woken
+        return true
+    end
+
+    -- Of the messages with one collapse key to one recipient the newest is kept. An absolute deadline says how long
+    -- this one can be waiting; one that moves on while its agent stands still gets a month more.
+    local margin = ARGV[16] == '1' and 30 * 86400000 or 3600000
+    local index, replaced = 0, 0
+    for digest in string.gmatch(ARGV[18], '[^,]+') do
+        local key = PREFIX .. 'col:' .. AGENT .. ':' .. digest
+        local older, at = string.match(redis.call('GET', key) or '', '^([^|]+)|(%d+)$')
+        if older and older ~= id and supersede(older, tonumber(at)) then replaced = replaced + 1 end
+        redis.call('SET', key, id .. '|' .. index, 'PX', deadline - now + margin)
+        index = index + 1
+    end
+    replaces_all = replaced == index
+end
+
+-- Counts the message for each of its recipients; one that has had enough holds it up. One that only takes
+-- the place of others, which did not go out, is no further mail.
+if not stored and ARGV[17] ~= '' and not replaces_all then
+    local limit, window, digests = string.match(ARGV[17], '^(%d+)|(%d+)|(.*)$')
+    for digest in string.gmatch(digests, '[^,]+') do
+        local key = PREFIX .. 'storm:' .. AGENT .. ':' .. digest
+        local count = redis.call('INCR', key)
+        if count == 1 then redis.call('PEXPIRE', key, window) end
+        if count > tonumber(limit) then held = math.max(held, count == tonumber(limit) + 1 and 2 or 1) end
+    end
+end
+
 if not stored then
-    local fields = {'s', 'queued', 'f', 0, 'n', 0, 'rr', ARGV[12], 'a', now, 'na', due, 'dl', deadline, 'rk', ref}
-    local count = tonumber(ARGV[15])
-    for i = 16, 15 + count do fields[#fields + 1] = ARGV[i] end
+    local fields = {'s', 'queued', 'f', 0, 'n', 0, 'rr', ARGV[12], 'a', now, 'na', due, 'dl', deadline, 'rk', ref,
+        'v', 2, 'p', ARGV[15]}
+    if ARGV[16] == '1' then
+        fields[#fields + 1] = 'ck'
+        fields[#fields + 1] = string.format('%.0f', stood_still(read_halt(), now))
+    end
+    if held > 0 then
+        fields[#fields + 1] = 'hd'
+        fields[#fields + 1] = 'storm|' .. string.format('%.0f', now)
+    end
+    local given = tonumber(ARGV[19])
+    for i = 20, 19 + given do fields[#fields + 1] = ARGV[i] end
     redis.call('SET', ref_key, id .. '|' .. ARGV[7])
     redis.call('HSET', record_key(id), unpack(fields))
     redis.call('SET', payload_key(id), ARGV[8])
-    for i = 16 + count, #ARGV do
-        redis.call('SET', PREFIX .. 'b:' .. id .. ':' .. (i - 16 - count), ARGV[i])
+    for i = 20 + given, #ARGV do
+        redis.call('SET', PREFIX .. 'b:' .. id .. ':' .. (i - 20 - given), ARGV[i])
     end
-    redis.call('ZADD', QUEUES[redis.call('HGET', record_key(id), 'p')], due, id)
-    put_on_agenda(due)
+    redis.call('HINCRBY', TALLY, AGENT .. '|accepted', 1)
+    -- Held mail is looked at when its time is up.
+    local look_at = held > 0 and deadline or due
+    redis.call('ZADD', QUEUES[ARGV[15]], look_at, id)
+    put_on_agenda(look_at)
+    if held > 0 then add_event({id = id, accepted = now, events = 0}, now, 'X|braked') end
 end
+
 local ring = 0
-if due <= now then ring = wake(now) end
-return {'created', now, due, deadline, ring}
+if due <= now and held == 0 then ring = wake(now, ARGV[15]) end
+return {'created', now, due, deadline, (woken or ring == 1) and 1 or 0, held, superseded}

@@ -1,12 +1,24 @@
 -- The commit mark: written after the body and before the dot (or before the HTTP request), by the owner only.
 -- ARGV: 5 id, 6 fence, 7 what is known per recipient (a: taken, f: refused, d: deferred, -: not in it),
---       8 channel, 9 lease ms. Returns 1, 0 where the fence is not current, or -1 past the deadline.
+--       8 channel, 9 lease ms, 10 recipients a day or 0, 11 midnights, in ms.
+-- Returns 1, 0 where the fence is not current, -1 past the deadline, or -2 where the day is used up.
 write_although_full()
-local m = load(ARGV[5])
-if not m or m.state ~= 'sending' or m.fence ~= tonumber(ARGV[6]) then return 0 end
+local id = ARGV[5]
+local v = redis.call('HMGET', record_key(id), 's', 'f', 'p', 'dl', 'ck', 'ss')
+if v[1] ~= 'sending' or tonumber(v[2]) ~= tonumber(ARGV[6]) then return 0 end
 local now = math.floor(clock() / 1000)
-if m.deadline > 0 and now >= m.deadline then return -1 end
-redis.call('HSET', record_key(m.id), 'ph', 'committing', 'pd', ARGV[7], 'ch', ARGV[8])
-redis.call('HDEL', record_key(m.id), 'ss')
-redis.call('ZADD', QUEUES[m.priority], 'XX', now + tonumber(ARGV[9]), m.id)
+local m = {deadline = tonumber(v[4] or 0), halted = tonumber(v[5] or -1)}
+if time_is_up(m, m.halted >= 0 and read_halt() or nil, now) then return -1 end
+local per_day = tonumber(ARGV[10])
+if per_day > 0 then
+    -- Charged here and nowhere else: what is marked may have been sent, and a provider bills that.
+    local day = read_day(ARGV[11], now)
+    local _, charge = string.gsub(ARGV[7], 'a', '')
+    if day.used + charge > per_day then return -2 end
+    redis.call('SET', DAY, string.format('%.0f|%d', day.start, day.used + charge), 'PX', 2 * 86400000)
+    redis.call('HSET', record_key(id), 'dc', string.format('%.0f|%d', day.start, charge))
+end
+redis.call('HSET', record_key(id), 'ph', 'committing', 'pd', ARGV[7], 'ch', ARGV[8])
+if v[6] then redis.call('HDEL', record_key(id), 'ss') end
+redis.call('ZADD', QUEUES[v[3]], 'XX', now + tonumber(ARGV[9]) - LEASED, id)
 return 1

@@ -1,18 +1,34 @@
 -- Takes up to N due messages in a lane's name, raises each one's fence and returns them with their payloads.
 -- ARGV: 5 lane, 6 lease ms, 7 most messages, 8 most bytes, 9 connections, 10 order of priorities ('hnb'),
 --       11 leave when nothing is due, 12 microseconds per message or 0, 13 burst, 14 ambiguous retries allowed,
---       15 somebody listens for the bell.
--- Returns {'full'}, or {'ok', ms until the next is due or -1, more is due now, claimed, ended, lapsed, left}.
--- claimed: {id, fence, attempts, accepted, recipients, record fields, payload}; ended: {id, state}.
+--       15 somebody listens for the bell, 16 recipients a day or 0, 17 midnights, in ms.
+-- Returns {'full'}, {'paused'}, or {'ok', ms until the next is due or -1, more is due now, claimed, ended, lapsed,
+-- left, version of what stands over the agent, bulk mail is due that this lane leaves to others, connections
+-- were halved}.
+-- claimed: {id, fence, attempts, accepted, recipients, record fields, payload}; ended: {id, state, priority, age}.
 local lane, lease = ARGV[5], tonumber(ARGV[6])
 local most, most_bytes, connections = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
-local interval, burst = tonumber(ARGV[12]), tonumber(ARGV[13])
+local interval, burst, per_day = tonumber(ARGV[12]), tonumber(ARGV[13]), tonumber(ARGV[16])
+local MOST_LOOKED_AT, BULK_EVERY = 256, 8
 local micros = clock()
 local now = math.floor(micros / 1000)
 write_although_full()
 
+local function leave()
+    redis.call('ZREM', LANES, lane)
+    if redis.call('ZCARD', LANES) == 0 then redis.call('DEL', RUNG, IDLE) end
+end
+
+local halt = read_halt()
+if is_paused(halt, now) then
+    leave()
+    return {'paused'}
+end
+
 -- `connections` holds over all workers: a lane is admitted while fewer live, and a live one beyond a lowered
--- limit is told to close.
+-- limit is told to close. A provider that asked us to slow down has lowered it as well.
+local width = redis.call('HGET', WIDTH, 'w')
+if width then connections = math.min(connections, tonumber(width)) end
 redis.call('ZREMRANGEBYSCORE', LANES, '-inf', now)
 local rank = redis.call('ZSCORE', LANES, lane)
 local live = redis.call('ZCARD', LANES)
@@ -21,6 +37,7 @@ if (not rank and live >= connections) or (rank and live > connections) then
     return {'full'}
 end
 redis.call('ZADD', LANES, lane_till(now, lease), lane)
+if not rank then live = live + 1 end
 
 -- GCRA with Redis's clock. The theoretical arrival time is clamped, since clocks jump at a failover.
 local arrival, pace_wait = micros, nil
@@ -33,8 +50,10 @@ if interval > 0 then
     most = math.min(most, allowed, math.max(1, math.floor(50000 / interval)))
     if allowed < 1 then pace_wait = math.ceil((arrival + interval - burst * interval - micros) / 1000) end
 end
+local day = per_day > 0 and read_day(ARGV[17], now) or nil
+local day_is_full = false
 
-local ended, lapsed, claimed, bytes = {}, {}, {}, 0
+local ended, lapsed, claimed, bytes, looked_at, low, skipped = {}, {}, {}, 0, 0, 0, 0
 
 -- An attempt that reached its commit mark and was never finished: its owner died, or is late. Only recipients
 -- the server had taken are ambiguous; the policy says whether they are tried again.
@@ -58,6 +77,22 @@ local function finish_here(m, state)
     ended[#ended + 1] = {m.id, state, m.priority, now - m.accepted}
 end
 
+-- A rate, or a day that is used up, holds up what waits, and not what can be decided without sending.
+-- Returns 'full' where nothing more can be taken now, 'skip' where only this one has to wait for another day.
+local function fits(m)
+    local _, wanted = nil, 0
+    if day then
+        _, wanted = string.gsub(m.recipients, '[qr]', '')
+        if day.used + wanted > per_day then
+            day_is_full = true
+            return day.used < per_day and 'skip' or 'full'
+        end
+    end
+    if #claimed >= most or bytes >= most_bytes then return 'full' end
+    if day then day.used = day.used + wanted end
+    return 'fits'
+end
+
 local function take(m, queue)
     local payload = redis.call('GET', payload_key(m.id))
     if not payload then
@@ -68,46 +103,101 @@ local function take(m, queue)
     m.fence = m.fence + 1
     redis.call('HSET', record_key(m.id), 's', 'sending', 'f', m.fence, 'ph', 'claimed')
     redis.call('HDEL', record_key(m.id), 'ss', 'pd', 'rs')
-    redis.call('ZADD', queue, now + lease, m.id)
+    redis.call('ZADD', queue, now + lease - LEASED, m.id)
     bytes = bytes + #payload
+    if m.priority ~= 'h' then low = low + 1 end
     claimed[#claimed + 1] = {m.id, m.fence, m.attempts, m.accepted, m.recipients,
         redis.call('HMGET', record_key(m.id), 'c', 'c2', 'd', 'p', 'pf', 't', 'bl'), payload}
 end
 
-local function look_at(id, queue)
-    local m = load(id)
-    if not m then redis.call('ZREM', queue, id) return end
-    if m.state == 'sending' and m.phase == 'committing' then
+-- A message whose lease has run out waits again, in its old place and under a new fence.
+local function recover(m, queue)
+    if m.phase == 'committing' then
         -- Decided at second sight: the owner may only be late, and a late "sent" is worth waiting for.
         if not m.seen then
-            redis.call('HSET', record_key(id), 'ss', 1)
-            redis.call('ZADD', queue, now + math.floor(lease * 0.6), id)
+            redis.call('HSET', record_key(m.id), 'ss', 1)
+            redis.call('ZADD', queue, now + math.floor(lease * 0.6) - LEASED, m.id)
             return
         end
         settle_lapsed(m)
+        end_superseded(m)
         local state = aggregate(m.recipients)
         if state ~= 'queued' then return finish_here(m, state) end
-    elseif m.state == 'sending' then
-        lapsed[#lapsed + 1] = {id, m.phase, m.channel}
+    else
+        lapsed[#lapsed + 1] = {m.id, m.phase, m.channel}
     end
-    if m.deadline > 0 and now >= m.deadline then
-        m.recipients = end_waiting(m.recipients, 'x')
-        return finish_here(m, aggregate(m.recipients))
-    end
-    take(m, queue)
+    redis.call('HSET', record_key(m.id), 's', 'queued', 'ph', 'lapsed', 'f', m.fence + 1)
+    redis.call('ZADD', queue, math.min(now, tonumber(redis.call('HGET', record_key(m.id), 'na') or now)), m.id)
 end
 
-for priority in string.gmatch(ARGV[10], '.') do
-    local queue = QUEUES[priority]
-    -- What is decided without being claimed (expired, second sight) leaves room, so look again, a few times.
-    for _ = 1, 4 do
-        local room = most - #claimed
-        if room <= 0 or bytes >= most_bytes then break end
-        local ids = redis.call('ZRANGEBYSCORE', queue, '-inf', now, 'LIMIT', 0, room)
+-- Returns false where nothing more of this queue can be taken now.
+local function look_at(id, queue)
+    looked_at = looked_at + 1
+    local m = load(id)
+    if not m then redis.call('ZREM', queue, id) return true end
+    if m.state == 'sending' then recover(m, queue) return true end
+    if m.superseded then
+        end_superseded(m)
+        if aggregate(m.recipients) ~= 'queued' then finish_here(m, aggregate(m.recipients)) return true end
+    end
+    if time_is_up(m, halt, now) then
+        m.recipients = end_waiting(m.recipients, 'x')
+        finish_here(m, aggregate(m.recipients))
+        return true
+    end
+    -- Held mail is scored by the end of its time, which has moved on if its clock stood still.
+    if m.hold then
+        redis.call('ZADD', queue, time_ends(m, halt, now), id)
+        return true
+    end
+    local verdict = fits(m)
+    if verdict == 'fits' then take(m, queue)
+    elseif verdict == 'skip' then skipped = skipped + 1 end
+    return verdict ~= 'full'
+end
+
+-- What a dead worker held is looked at first: it has waited longest, and would wait again behind a flood.
+for _, queue in pairs(QUEUES) do
+    for _, id in ipairs(redis.call('ZRANGEBYSCORE', queue, '-inf', now - LEASED, 'LIMIT', 0, 64)) do look_at(id, queue) end
+end
+
+-- Where an agent has two lanes, one of them never takes bulk mail, so that high mail never waits for it to be sent.
+local spare = false
+if connections >= 2 and live >= 2 then
+    local reserved = redis.call('HGET', WIDTH, 'spare')
+    if not reserved or (reserved ~= lane and not redis.call('ZSCORE', LANES, reserved)) then
+        reserved = lane
+        redis.call('HSET', WIDTH, 'spare', lane)
+        if redis.call('PTTL', WIDTH) < 0 then redis.call('PEXPIRE', WIDTH, 3600000) end
+    end
+    spare = reserved == lane
+end
+local order = ARGV[10]
+-- Bulk mail has a turn of its own, at every eighth claim that may take something while it waits.
+if order == 'hnb' and most > 0 and not pace_wait and redis.call('ZCARD', QUEUES.b) > 0 then
+    if redis.call('HINCRBY', WIDTH, 'turn', 1) % BULK_EVERY == 0 then order = 'bhn' end
+    if redis.call('PTTL', WIDTH) < 0 then redis.call('PEXPIRE', WIDTH, 3600000) end
+end
+if spare then order = string.gsub(order, 'b', '') end
+-- Bulk mail's turn passes to high mail that has hardly waited, so only a flood of it has to share.
+if string.sub(order, 1, 1) == 'b' then
+    local high = redis.call('ZRANGEBYSCORE', QUEUES.h, now - 1000, now, 'LIMIT', 0, 1)
+    local older = redis.call('ZCOUNT', QUEUES.h, 0, now - 1000)
+    if high[1] and older == 0 then order = 'hnb' end
+end
+
+for priority in string.gmatch(order, '.') do
+    local queue, more = QUEUES[priority], true
+    skipped = 0
+    -- What is decided without being claimed (expired, held) leaves room, so look again, a few times.
+    while more and looked_at < MOST_LOOKED_AT do
+        local room = math.max(most - #claimed, 1)
+        local ids = redis.call('ZRANGEBYSCORE', queue, 0, now, 'LIMIT', skipped, room)
         for _, id in ipairs(ids) do
-            if bytes < most_bytes then look_at(id, queue) end
+            more = look_at(id, queue)
+            if not more then break end
         end
-        if #ids < room then break end
+        more = more and #ids == room
     end
 end
 
@@ -115,19 +205,41 @@ if interval > 0 and #claimed > 0 then
     keep_bucket(arrival + #claimed * interval, micros)
 end
 
+-- When this lane should look again: at what it may take, or at the end of somebody's lease.
 local first = head()
-renew_agenda(first)
-local more = first and first <= now
-local leaves = ARGV[11] == '1' and #claimed == 0 and not more
+local mine = first
+if spare and first and first <= now then
+    mine = first_due('hn')
+    if mine and mine > now then mine = nil end
+end
+local waits_till = nil
+if day_is_full and #claimed == 0 then waits_till = day.ends
+elseif pace_wait then waits_till = now + pace_wait end
+local due = first ~= nil and first <= now
+if due and waits_till then
+    local lease_ends = first_lease()
+    renew_agenda(math.min(waits_till, lease_ends or waits_till, now + 60000))
+else
+    renew_agenda(first)
+end
+local more = mine ~= nil and mine <= now
+local waits_long = waits_till ~= nil and waits_till > now + 1000
+local leaves = ARGV[11] == '1' and #claimed == 0 and (not due or waits_long)
 if leaves then
-    -- The only way out of an awake agent: nothing is due at this very moment, so nobody's mail waits.
-    redis.call('ZREM', LANES, lane)
-    if redis.call('ZCARD', LANES) == 0 then redis.call('DEL', RUNG, IDLE) end
+    -- The only way out of an awake agent: nothing may be sent at this very moment, and the agenda says when.
+    leave()
+elseif spare and #claimed == 0 then
+    redis.call('SET', IDLE, ARGV[15] == '1' and '1' or 'n', 'PX', 60000)
 elseif ARGV[15] == '1' or #claimed == 0 then
     -- This lane goes idle, or the round has another idle one or room for one: the next accept rings its bell.
     redis.call('SET', IDLE, '1', 'PX', 60000)
+elseif low > 1 then
+    -- All are busy, this one with more than one that is not urgent: high mail rings, and it stops to look again.
+    redis.call('SET', IDLE, 'h', 'NX', 'PX', 60000)
 end
 local next_in = -1
 if first then next_in = math.max(0, first - now) end
-if pace_wait and more then next_in = pace_wait end
-return {'ok', next_in, (more and not pace_wait) and 1 or 0, claimed, ended, lapsed, leaves and 1 or 0}
+if due and waits_till then next_in = math.max(1, waits_till - now)
+elseif due and not more then next_in = 1000 end
+return {'ok', next_in, (more and not waits_till) and 1 or 0, claimed, ended, lapsed, leaves and 1 or 0, halt.version,
+    (due and not more) and 1 or 0, width and 1 or 0}

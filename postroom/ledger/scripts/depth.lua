@@ -6,7 +6,7 @@ local LOOKED_AT = 20
 -- A message that was given back is queued behind the others, and is as old as it was: the record knows.
 local function age_of_oldest(queue, now)
     local oldest = now
-    local head = redis.call('ZRANGEBYSCORE', queue, '-inf', now, 'WITHSCORES', 'LIMIT', 0, LOOKED_AT)
+    local head = redis.call('ZRANGEBYSCORE', queue, 0, now, 'WITHSCORES', 'LIMIT', 0, LOOKED_AT)
     for i = 1, #head, 2 do
         local wanted = redis.call('HGET', record_key(head[i]), 'na')
         oldest = math.min(oldest, tonumber(head[i + 1]), tonumber(wanted or now))
@@ -20,7 +20,7 @@ for _, agent in ipairs(redis.call('ZRANGE', AGENDA, 0, -1)) do
         local queue = PREFIX .. 'q:' .. agent .. ':' .. priority
         local waiting = redis.call('ZCARD', queue)
         if waiting > 0 then
-            local due = redis.call('ZCOUNT', queue, '-inf', now)
+            local due = redis.call('ZCOUNT', queue, 0, now)
             rows[#rows + 1] = {agent, name, waiting, due, due > 0 and age_of_oldest(queue, now) or 0}
         end
     end

@@ -1,11 +1,19 @@
 -- Writes an attempt's outcome and moves the message by it.
 -- ARGV: 5 id, 6 fence, 7 outcome per recipient (s, f, d, a: ambiguous, -: not in it), 8 ms until the next attempt,
---       9 the attempt's event without its number, 10 ambiguous retries allowed, 11.. index, reply of recipients.
--- Returns {'ok', state, ms until the next attempt or -1, ms since accepted, priority} or {'stale'}.
-write_although_full()
+--       9 the attempt's event without its number, 10 ambiguous retries allowed, 11 channel, or '' where a refusal
+--       says nothing about it, 12 so many refusals stop it, 13 within so many ms,
+--       14 connections, where they were halved, else 0,
+--       15 ms a guarded message waits, 16.. index, reply of recipients.
+-- Returns {'ok', state, ms until the next attempt or -1, ms since accepted, priority, nothing, 'again' or 'slow': the
+-- channel puts everything off}, {'stale'}, or {'guarded', state, …}: the refusal is taken for the channel's own
+-- fault, and the message waits as if nothing had been said.
+local fence, codes = tonumber(ARGV[6]), ARGV[7]
+-- The first write, one that a full Redis takes (`write_although_full`), and the end of a row of refusals.
+if string.find(codes, 's', 1, true) and ARGV[11] ~= '' then
+    redis.call('DEL', refusals_key(ARGV[11]), tries_key(ARGV[11]))
+else write_although_full() end
 local m = load(ARGV[5])
 if not m then return {'stale'} end
-local fence, codes = tonumber(ARGV[6]), ARGV[7]
 local now = math.floor(clock() / 1000)
 local current = m.fence == fence
 
@@ -14,6 +22,9 @@ if current and m.phase == 'done' and m.state == 'queued' then
     return {'ok', 'queued', 0, now - m.accepted, m.priority, 'again'}
 end
 if current and m.state ~= 'sending' and m.state ~= 'unconfirmed' then
+    return {'ok', m.state, m.state == 'queued' and 0 or -1, now - m.accepted, m.priority, 'again'}
+end
+if current and m.state == 'unconfirmed' and not string.find(codes, 's', 1, true) then
     return {'ok', m.state, -1, now - m.accepted, m.priority, 'again'}
 end
 if not current then
@@ -23,6 +34,38 @@ if not current then
     if not late then return {'stale'} end
     m.fence = m.fence + 1
 end
+
+-- Many messages refused or put off and nothing sent: then it is hardly the recipients' fault. Only a message of which
+-- nothing was taken counts, and anything sent over the channel starts the count anew.
+local function is_guarded()
+    if ARGV[11] == '' or not string.find(codes, '^[fd-]+$') then return false end
+    local refusals = redis.call('INCR', refusals_key(ARGV[11]))
+    local guarded = refusals >= tonumber(ARGV[12])
+    -- While it stands still its probes are far between: the count must not be forgotten meanwhile.
+    if refusals == 1 or guarded then redis.call('PEXPIRE', refusals_key(ARGV[11]), ARGV[13]) end
+    return guarded
+end
+
+-- After a throttle every twenty messages sent bring back one more connection.
+local function widen()
+    local width = tonumber(redis.call('HGET', WIDTH, 'w'))
+    if not width or redis.call('HINCRBY', WIDTH, 'ok', 1) % 20 > 0 then return end
+    if width + 1 >= tonumber(ARGV[14]) then redis.call('HDEL', WIDTH, 'w')
+    else redis.call('HSET', WIDTH, 'w', width + 1) end
+end
+
+local guarded = current and is_guarded()
+if guarded and not string.find(codes, 'd', 1, true) then
+    redis.call('HSET', record_key(m.id), 's', 'queued', 'ph', 'released')
+    redis.call('HDEL', record_key(m.id), 'pd', 'ss')
+    refund(m.id, 0)
+    -- A while later, so that the next probe is another message's: this one may be bad all the same.
+    local again_at = now + tonumber(ARGV[15])
+    redis.call('ZADD', QUEUES[m.priority], again_at, m.id)
+    put_on_agenda(again_at)
+    return {'guarded', 'queued', 0, now - m.accepted, m.priority}
+end
+if ARGV[14] ~= '0' and string.find(codes, 's', 1, true) then widen() end
 
 -- A message that ended as unconfirmed has no policy any more; only a late "sent" still tells something.
 local retry = m.state ~= 'unconfirmed' and m.on_ambiguous ~= 'h' and m.ambiguous < tonumber(ARGV[10])
@@ -37,23 +80,28 @@ for i = 1, #m.recipients do
     end
 end
 m.recipients, m.attempts = table.concat(out), m.attempts + 1
+if string.find(codes, '[fd]') then
+    local _, kept = string.gsub(codes, '[sa]', '')
+    refund(m.id, kept)
+end
 if ambiguous then m.ambiguous = m.ambiguous + 1 end
 add_event(m, now, 'T|' .. m.attempts .. '|' .. ARGV[9])
-for i = 11, #ARGV, 2 do redis.call('HSET', record_key(m.id), 'x' .. ARGV[i], ARGV[i + 1]) end
+for i = 16, #ARGV, 2 do redis.call('HSET', record_key(m.id), 'x' .. ARGV[i], ARGV[i + 1]) end
 
+if aggregate(m.recipients) == 'queued' then end_superseded(m) end
 local next_at = now + tonumber(ARGV[8])
-if aggregate(m.recipients) == 'queued' and m.deadline > 0 and next_at >= m.deadline then
+if aggregate(m.recipients) == 'queued' and time_is_up(m, read_halt(), next_at) then
     m.recipients = end_waiting(m.recipients, 'x')
 end
 local state = aggregate(m.recipients)
 redis.call('HSET', record_key(m.id), 'rr', m.recipients, 'n', m.attempts, 'f', m.fence)
 if state ~= 'queued' then
     retire(m, state, now)
-    return {'ok', state, -1, now - m.accepted, m.priority}
+    return {'ok', state, -1, now - m.accepted, m.priority, guarded and 'slow' or ''}
 end
 redis.call('HSET', record_key(m.id), 's', 'queued', 'ph', 'done', 'na', next_at, 'am', m.ambiguous,
     'rs', (ambiguous and 'ambiguous' or 'retrying') .. '|' .. now)
 redis.call('HDEL', record_key(m.id), 'pd', 'ss')
 redis.call('ZADD', QUEUES[m.priority], next_at, m.id)
 put_on_agenda(next_at)
-return {'ok', 'queued', next_at - now, now - m.accepted, m.priority}
+return {'ok', 'queued', next_at - now, now - m.accepted, m.priority, guarded and 'slow' or ''}

@@ -6,22 +6,32 @@
 
 local PREFIX, AGENT = ARGV[1], ARGV[2]
 local CONTENT_MS, MESSAGE_MS = tonumber(ARGV[3]), tonumber(ARGV[4])
-local AGENDA = KEYS[1]
-local QUEUES = {
-    h = PREFIX .. 'q:' .. AGENT .. ':h',
-    n = PREFIX .. 'q:' .. AGENT .. ':n',
-    b = PREFIX .. 'q:' .. AGENT .. ':b',
-}
-local LANES = PREFIX .. 'lanes:' .. AGENT
-local RUNG = PREFIX .. 'rung:' .. AGENT
-local IDLE = PREFIX .. 'idle:' .. AGENT
-local STOP = PREFIX .. 'stop:' .. AGENT
-local FAULTS = PREFIX .. 'faults:' .. AGENT
-local BUCKET = PREFIX .. 'bucket:' .. AGENT
+local AGENDA, TALLY = KEYS[1], PREFIX .. 'tally'
+local QUEUES, LANES, RUNG, IDLE, STOP, HALT, FAULTS, WIDTH, BUCKET, DAY
 local EVENTS_KEPT, EVENTS_FIRST, VALUE_LIMIT = 32, 8, 64
+-- Leased mail is scored this far below its lease's end, so that it is never mistaken for mail that is due, and a
+-- lapsed lease is met before a backlog of any length.
+local LEASED = 1e13
 
 local function record_key(id) return PREFIX .. 'm:' .. id end
 local function payload_key(id) return PREFIX .. 'p:' .. id end
+local function tries_key(channel) return PREFIX .. 'tries:' .. AGENT .. ':' .. channel end
+local function refusals_key(channel) return PREFIX .. 'refusals:' .. AGENT .. ':' .. channel end
+local function probe_key(channel) return PREFIX .. 'probe:' .. AGENT .. ':' .. channel end
+
+-- Turns the script to an agent of the partition.
+local function turn_to(agent)
+    AGENT = agent
+    QUEUES = {
+        h = PREFIX .. 'q:' .. agent .. ':h',
+        n = PREFIX .. 'q:' .. agent .. ':n',
+        b = PREFIX .. 'q:' .. agent .. ':b',
+    }
+    LANES, RUNG, IDLE = PREFIX .. 'lanes:' .. agent, PREFIX .. 'rung:' .. agent, PREFIX .. 'idle:' .. agent
+    STOP, HALT, FAULTS = PREFIX .. 'stop:' .. agent, PREFIX .. 'halt:' .. agent, PREFIX .. 'faults:' .. agent
+    WIDTH, BUCKET, DAY = PREFIX .. 'width:' .. agent, PREFIX .. 'bucket:' .. agent, PREFIX .. 'day:' .. agent
+end
+turn_to(AGENT)
 
 -- Redis's clock in microseconds: the only clock the ledger knows.
 local function clock()
@@ -34,17 +44,19 @@ end
 local function write_although_full() redis.call('DEL', PREFIX .. 'nothing') end
 
 local function load(id)
-    local v = redis.call('HMGET', record_key(id),
-        's', 'f', 'p', 'rr', 'ph', 'pd', 'n', 'a', 'dl', 'oa', 'am', 'en', 'rk', 'bl', 'ss', 'ch')
+    local v = redis.call('HMGET', record_key(id), 's', 'f', 'p', 'rr', 'ph', 'pd', 'n', 'a', 'dl', 'oa', 'am',
+        'en', 'rk', 'bl', 'ss', 'ch', 'ck', 'hd', 'v', 'sp')
     if not v[1] then return nil end
     return {
         id = id, state = v[1], fence = tonumber(v[2]), priority = v[3], recipients = v[4],
         phase = v[5] or '', pending = v[6] or '', attempts = tonumber(v[7]), accepted = tonumber(v[8]),
         deadline = tonumber(v[9] or 0), on_ambiguous = v[10], ambiguous = tonumber(v[11] or 0),
         events = tonumber(v[12] or 0), ref = v[13], blobs = tonumber(v[14] or 0), seen = v[15],
-        channel = v[16] or '',
+        channel = v[16] or '', halted = tonumber(v[17] or -1), hold = v[18], version = tonumber(v[19] or 1), superseded = v[20],
     }
 end
+
+local function waits(m) return m.state == 'queued' or m.state == 'sending' end
 
 -- Appends to the timeline: the first events and the newest are kept, the middle of a long one is not.
 -- An event longer than a small value may be goes on in a second field.
@@ -88,28 +100,91 @@ local function end_waiting(recipients, letter)
     return (string.gsub(string.gsub(recipients, 'q', letter), 'r', 'u'))
 end
 
+-- The tally counts what was accepted and where it ended, per agent and in the same scripts as the states
+-- themselves: accepted = the ends + what waits in the queues, at any moment. Records of an older version were
+-- accepted before there was one.
+local function count(m, state, by)
+    if m.version >= 2 then redis.call('HINCRBY', TALLY, AGENT .. '|' .. state, by) end
+end
+
+local function keep_for(m, content_ms, message_ms)
+    redis.call('PEXPIRE', record_key(m.id), message_ms)
+    redis.call('PEXPIRE', PREFIX .. 'r:' .. m.ref, message_ms)
+    redis.call('PEXPIRE', payload_key(m.id), content_ms)
+    for n = 0, m.blobs - 1 do redis.call('PEXPIRE', PREFIX .. 'b:' .. m.id .. ':' .. n, content_ms) end
+end
+
 -- The end of a message's life (or of what Postroom can do for it): off the queue, and from now on kept for as
 -- long as the retention says. Record, payload, blobs and ref get their time here and nowhere else.
 local function retire(m, state, now)
     local key = record_key(m.id)
     redis.call('ZREM', QUEUES[m.priority], m.id)
     redis.call('HSET', key, 's', state, 'rr', m.recipients, 'fa', now)
-    redis.call('HDEL', key, 'ph', 'pd', 'ss', 'na', 'dl', 'oa', 'am', 'ch', 'rs', 'pf')
-    redis.call('PEXPIRE', key, MESSAGE_MS)
-    redis.call('PEXPIRE', PREFIX .. 'r:' .. m.ref, MESSAGE_MS)
-    local content_ms = state == 'unconfirmed' and MESSAGE_MS or CONTENT_MS
-    redis.call('PEXPIRE', payload_key(m.id), content_ms)
-    for n = 0, m.blobs - 1 do redis.call('PEXPIRE', PREFIX .. 'b:' .. m.id .. ':' .. n, content_ms) end
+    redis.call('HDEL', key, 'ph', 'pd', 'ss', 'na', 'dl', 'am', 'ch', 'rs', 'ck', 'hd', 'hw', 'sp', 'dc')
+    if not waits(m) then count(m, m.state, -1) end
+    count(m, state, 1)
+    keep_for(m, state == 'unconfirmed' and MESSAGE_MS or CONTENT_MS, MESSAGE_MS)
 end
 
--- The earliest time anything of the agent is due, leased mail included (by its lease's end).
-local function head()
+-- Cancels what still waits of a message, before its commit mark. Raising the fence stops the worker that may hold it.
+-- `why` is kept where it was not simply the caller's wish.
+local function call_back(m, now, why)
+    redis.call('HSET', record_key(m.id), 'f', m.fence + 1)
+    if why ~= '' then redis.call('HSET', record_key(m.id), 'w', why) end
+    m.recipients = end_waiting(m.recipients, 'c')
+    local state = aggregate(m.recipients)
+    retire(m, state, now)
+    return state
+end
+
+-- Ends what still waits of a message whose time is up. The fence is raised for whoever believes that he holds it.
+local function expire(m, now)
+    redis.call('HSET', record_key(m.id), 'f', m.fence + 1)
+    m.recipients = end_waiting(m.recipients, 'x')
+    local state = aggregate(m.recipients)
+    retire(m, state, now)
+    return state
+end
+
+-- A newer message with the same collapse key took the place of these recipients while the channel might already have
+-- had the older one; if it is to be tried again after all, they have no part in it.
+local function end_superseded(m)
+    if not m.superseded then return end
+    local out = {}
+    for i = 1, #m.recipients do
+        local letter = string.sub(m.recipients, i, i)
+        out[i] = string.sub(m.superseded, i, i) == 'x' and end_waiting(letter, 'c') or letter
+    end
+    m.recipients = table.concat(out)
+    if aggregate(m.recipients) ~= 'queued' then redis.call('HSET', record_key(m.id), 'w', 'superseded') end
+end
+
+-- When the first mail that is not leased is due, of these priorities.
+local function first_due(priorities)
     local first = nil
-    for _, queue in pairs(QUEUES) do
-        local top = redis.call('ZRANGE', queue, 0, 0, 'WITHSCORES')
+    for priority in string.gmatch(priorities, '.') do
+        local top = redis.call('ZRANGEBYSCORE', QUEUES[priority], 0, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
         if top[2] and (not first or tonumber(top[2]) < first) then first = tonumber(top[2]) end
     end
     return first
+end
+
+-- When the first lease of the agent's mail ends.
+local function first_lease()
+    local first = nil
+    for _, queue in pairs(QUEUES) do
+        local top = redis.call('ZRANGE', queue, 0, 0, 'WITHSCORES')
+        local score = tonumber(top[2] or 0)
+        if score < 0 and (not first or score + LEASED < first) then first = score + LEASED end
+    end
+    return first
+end
+
+-- The earliest time anything of the agent wants looking at, leased mail included (by its lease's end).
+local function head()
+    local first, lease_ends = first_due('hnb'), first_lease()
+    if first and lease_ends then return math.min(first, lease_ends) end
+    return first or lease_ends
 end
 
 -- The agenda may name a time that is too early, never one that is too late: the sweep mends the former.
@@ -123,15 +198,102 @@ end
 -- of a worker that was killed keep its agents standing still.
 local function lane_till(now, lease) return now + math.floor(lease / 2) end
 
--- Wakes the agent for mail that is due. Where lanes live, an idle one is told over the bell and a busy one
--- looks again by itself; a lane leaves only inside a claim that finds nothing due, so it cannot miss this.
+-- What stands over the whole agent. `version` changes with every act and every fault, so that whoever has read it
+-- knows when to look again. A pause has an end (`paused_till`, 0 for none); `stopped`: no channel is left.
+-- `since` is when the agent came to a standstill by either, `total` how long it stood still before that.
+local function read_halt()
+    local v = redis.call('HMGET', HALT, 'v', 'since', 'total', 'pu', 'st')
+    return {
+        version = tonumber(v[1] or 0), since = tonumber(v[2]), total = tonumber(v[3] or 0),
+        paused_till = tonumber(v[4]), stopped = v[5] == '1',
+    }
+end
+
+local function is_paused(halt, now)
+    return halt.paused_till ~= nil and (halt.paused_till == 0 or halt.paused_till > now)
+end
+
+-- How long the agent has stood still in all, up to now. A pause that ended by itself ended when it said.
+local function stood_still(halt, now)
+    if not halt.since then return halt.total end
+    local till = now
+    if not halt.stopped and halt.paused_till and halt.paused_till > 0 then till = math.min(now, halt.paused_till) end
+    return halt.total + math.max(0, till - halt.since)
+end
+
+-- Writes a change of what stands over the agent; `change` sets or clears its fields before the sum is drawn.
+local function change_halt(now, change)
+    local halt = read_halt()
+    local total = stood_still(halt, now)
+    local stands = halt.since and (halt.stopped or is_paused(halt, now))
+    change(halt)
+    local still = halt.stopped or is_paused(halt, now)
+    if still and not stands then redis.call('HSET', HALT, 'since', now, 'total', total)
+    elseif not still then
+        redis.call('HDEL', HALT, 'since')
+        redis.call('HSET', HALT, 'total', total)
+    end
+    redis.call('HINCRBY', HALT, 'v', 1)
+end
+
+-- A channel works: the agent no longer stands still for want of one, and its mail is looked at.
+local function go_on(now)
+    redis.call('DEL', STOP)
+    change_halt(now, function(halt)
+        halt.stopped = false
+        redis.call('HDEL', HALT, 'st')
+    end)
+    if redis.call('ZSCORE', AGENDA, AGENT) then put_on_agenda(now) end
+end
+
+-- When the message's time is up. For a standing clock (`ck`: how long the agent had stood still at acceptance)
+-- the time its agent has stood still since then does not count.
+local function time_ends(m, halt, now)
+    if m.halted < 0 then return m.deadline end
+    return m.deadline + math.max(0, stood_still(halt, now) - m.halted)
+end
+
+local function time_is_up(m, halt, now) return m.deadline > 0 and now >= time_ends(m, halt, now) end
+
+-- The agent's day and how many recipients it has used up; `midnights` are those around the caller's idea of now,
+-- so a caller's clock may be a day off.
+local function read_day(midnights, now)
+    local day = {start = 0, ends = now + 3600000, used = 0}
+    for text in string.gmatch(midnights, '%d+') do
+        local midnight = tonumber(text)
+        if midnight <= now then day.start = midnight else day.ends = midnight break end
+    end
+    local start, used = string.match(redis.call('GET', DAY) or '', '^(%d+)|(%d+)$')
+    if start and tonumber(start) == day.start then day.used = tonumber(used) end
+    return day
+end
+
+-- Gives recipients back to the agent's day that were charged at a mark and surely did not go out after all.
+local function refund(id, kept)
+    local start, charge = string.match(redis.call('HGET', record_key(id), 'dc') or '', '^(%d+)|(%d+)$')
+    if not start then return end
+    redis.call('HDEL', record_key(id), 'dc')
+    local day, used = string.match(redis.call('GET', DAY) or '', '^(%d+)|(%d+)$')
+    if day ~= start or tonumber(charge) <= kept then return end
+    local left = math.max(0, tonumber(used) - tonumber(charge) + kept)
+    redis.call('SET', DAY, string.format('%s|%d', day, left), 'KEEPTTL')
+end
+
+-- Wakes the agent for mail that is due. Where lanes live, an idle one is told over the bell and a busy one looks
+-- again by itself; a lane leaves only inside a claim that finds nothing due, so it cannot miss this.
+-- IDLE says whom a ring would find: 1 a lane that takes anything, n one that takes all but bulk, h only busy ones,
+-- which stop for high mail.
 -- Returns 1 where nobody is awake and the caller should ring for a round.
-local function wake(now)
+local function wake(now, priority)
     if redis.call('ZCOUNT', LANES, now, '+inf') > 0 then
-        if redis.call('DEL', IDLE) == 1 then redis.call('PUBLISH', 'pr:bell:' .. AGENT, '1') end
+        local idle = redis.call('GET', IDLE)
+        if idle == '1' or (idle == 'n' and priority ~= 'b') or (idle == 'h' and priority == 'h') then
+            redis.call('DEL', IDLE)
+            redis.call('PUBLISH', 'pr:bell:' .. AGENT, priority)
+        end
         return 0
     end
-    if redis.call('EXISTS', STOP) == 1 then return 0 end
+    if redis.call('EXISTS', STOP) == 1 or is_paused(read_halt(), now) then return 0 end
     if redis.call('SET', RUNG, '1', 'NX', 'PX', 1000) then return 1 end
     return 0
 end

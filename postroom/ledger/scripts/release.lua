@@ -1,16 +1,20 @@
 -- Gives messages back untouched, with their rate tokens, and lets a lane go. Only for what surely was not sent.
--- ARGV: 5 lane to remove or '', 6 microseconds per message or 0, 7.. id, fence …
+-- ARGV: 5 lane to remove or '', 6 microseconds per message or 0, 7.. id, fence, 1 to queue behind the others …
 -- Returns {given back, 1 where a round should be rung for}.
 write_although_full()
 local micros = clock()
 local now = math.floor(micros / 1000)
-local given = 0
-for i = 7, #ARGV, 2 do
-    local v = redis.call('HMGET', record_key(ARGV[i]), 's', 'f', 'p')
+local given, earliest = 0, now
+for i = 7, #ARGV, 3 do
+    local v = redis.call('HMGET', record_key(ARGV[i]), 's', 'f', 'p', 'na', 'dc')
     if v[1] == 'sending' and v[2] == ARGV[i + 1] then
         redis.call('HSET', record_key(ARGV[i]), 's', 'queued', 'ph', 'released')
         redis.call('HDEL', record_key(ARGV[i]), 'pd', 'ss')
-        redis.call('ZADD', QUEUES[v[3]], now, ARGV[i])
+        if v[5] then refund(ARGV[i], 0) end
+        -- Back to its place, but not where it met a fault: it may be the cause of it, and would hold up all others.
+        local due = ARGV[i + 2] == '1' and now or math.min(now, tonumber(v[4] or now))
+        redis.call('ZADD', QUEUES[v[3]], due, ARGV[i])
+        earliest = math.min(earliest, due)
         given = given + 1
     end
 end
@@ -19,12 +23,12 @@ if interval > 0 and given > 0 and redis.call('EXISTS', BUCKET) == 1 then
     local arrival = tonumber(redis.call('GET', BUCKET)) - given * interval
     keep_bucket(arrival, micros)
 end
-if given > 0 then put_on_agenda(now) end
+if given > 0 then put_on_agenda(earliest) end
 if ARGV[5] ~= '' then
     redis.call('ZREM', LANES, ARGV[5])
     if redis.call('ZCARD', LANES) == 0 then redis.call('DEL', RUNG, IDLE) end
 end
 local ring = 0
 local first = head()
-if first and first <= now then ring = wake(now) end
+if first and first <= now then ring = wake(now, 'n') end
 return {given, ring}

@@ -5,15 +5,13 @@ write_although_full()
 local OVERDUE_MS = 500 -- a round that was rung for has begun by then
 local rings = {}
 for _, agent in ipairs(redis.call('ZRANGEBYSCORE', AGENDA, '-inf', now, 'LIMIT', 0, tonumber(ARGV[5]))) do
-    AGENT = agent
-    QUEUES = {h = PREFIX .. 'q:' .. agent .. ':h', n = PREFIX .. 'q:' .. agent .. ':n', b = PREFIX .. 'q:' .. agent .. ':b'}
-    LANES, RUNG = PREFIX .. 'lanes:' .. agent, PREFIX .. 'rung:' .. agent
-    IDLE, STOP = PREFIX .. 'idle:' .. agent, PREFIX .. 'stop:' .. agent
+    turn_to(agent)
     if redis.call('ZCOUNT', LANES, now, '+inf') == 0 then
         local first = head()
+        local halted = redis.call('EXISTS', STOP) == 1 or is_paused(read_halt(), now)
         if not first or first > now then renew_agenda(first)
         -- Not `wake` alone: the accepts of a busy agent keep its marker alive even where their rings are lost.
-        elseif wake(now) == 1 or (first <= now - OVERDUE_MS and redis.call('EXISTS', STOP) == 0) then
+        elseif not halted and (wake(now, 'n') == 1 or first <= now - OVERDUE_MS) then
             rings[#rings + 1] = agent
         end
     end

@@ -1,0 +1,178 @@
+"""The operator's side of the ledger: pause and resume agents, act on waiting mail, try or settle a message again."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+from msgspec import Struct
+
+from postroom.ledger.delivery import Ended
+from postroom.ledger.keys import agent_of, place_of
+from postroom.ledger.pipe import ScriptPipe
+from postroom.ledger.resolved import Resolved, read_resolved
+from postroom.states import PRIORITIES, State
+
+LOOKED_AT, CHANGED = 200, 60  # of one slice: two or three milliseconds of Redis's time
+MOST_PASSES = 5
+SHORT = 64  # bytes of a record's field, a hold's reason among them
+INTERACTIVE_MS, STANDARD_MS = 15 * 60 * 1000, 24 * 3600 * 1000
+VERBS = ("pause", "release", "cancel", "expire")
+
+
+class Filter(Struct, frozen=True):
+    """Which waiting mail is meant; what is empty matches all. `accepted_before` in ms since the epoch."""
+
+    template: str = ""
+    caller: str = ""
+    accepted_before: int = 0
+
+
+class Act(Struct, frozen=True, kw_only=True):
+    """A verb over the waiting mail of agents. `id` names the act, so that its sums survive a lost answer.
+
+    The messages keep the reason of a pause, which has at most `SHORT` bytes of UTF-8.
+    """
+
+    id: str
+    verb: str
+    wanted: Filter = Filter()
+    counts_only: bool = False
+    who: str = ""
+    reason: str = ""
+
+
+class Position(Struct, frozen=True):
+    """Where an act goes on within an agent. `done` and `too_late` are what was found so far.
+
+    `passes` over its queues are over; `changed` says whether the current one changed anything.
+    """
+
+    priority: str = "h"
+    rank: int = 0
+    passes: int = 0
+    changed: bool = False
+    done: int = 0
+    too_late: int = 0
+
+
+class Slice(Struct, frozen=True):
+    """What a slice of an act brought. `done` and `too_late` are of the whole act over this agent so far.
+
+    `goes_on` is None once the agent is through. `ring`: a round should be rung for.
+    """
+
+    agent: str
+    done: int
+    too_late: int
+    ended: tuple[Ended, ...]
+    ring: bool
+    goes_on: Position | None
+
+
+class Retried(Struct, frozen=True):
+    """What became of a wish to try a message again.
+
+    `answer` is `due`, `released` or `again` where it is tried now; else `unknown`, `gone` (its content is
+    dropped), `scheduled`, or the state in which nothing can be done.
+    """
+
+    answer: str
+    ring: bool
+
+    @property
+    def done(self) -> bool:
+        """True where the message is tried now."""
+        return self.answer in ("due", "released", "again")
+
+
+class Operating:
+    """Every call raises LedgerUnavailableError where it surely did nothing, LedgerUnconfirmedError where it may have.
+
+    All of them may be repeated.
+    """
+
+    def __init__(self, pipe: ScriptPipe, *, content_ms: int, message_ms: int) -> None:
+        self._pipe = pipe
+        self._content_ms = content_ms
+        self._message_ms = message_ms
+
+    async def _call(self, script: str, agent: str, *args: Any) -> Any:
+        place = place_of(agent)
+        return await self._pipe.call(
+            script, place.agenda, place.prefix, agent, self._content_ms, self._message_ms, *args
+        )
+
+    async def pause(self, agent: str, *, lasts_ms: int, who: str, reason: str) -> tuple[int, int]:
+        """Pause an agent, for good with `lasts_ms=0`; return since when and until when (0: no end), in ms."""
+        since, till = await self._call("pause", agent, lasts_ms, who, reason)
+        return since, till
+
+    async def resume(self, agent: str) -> tuple[bool, bool]:
+        """End a pause; return whether one held until now, and whether a round should be rung for."""
+        held, ring = await self._call("resume", agent)
+        return bool(held), bool(ring)
+
+    async def prefer(self, agent: str, channel: str, *, lasts_ms: int) -> int:
+        """Let a channel go first for a while, or none where it is empty; return when that ends, in ms, or 0."""
+        return int(await self._call("prefer", agent, channel, lasts_ms))
+
+    async def act(self, act: Act, agent: str, start: Position | None = None) -> AsyncIterator[Slice]:
+        """Act on an agent's waiting mail, a slice at a time, from `start` on.
+
+        What is in a worker's hands moves while we look, so passes are made until one changes nothing.
+        """
+        position: Position | None = start or Position()
+        while position is not None:
+            found = await self._act_once(act, agent, position)
+            yield found
+            position = found.goes_on
+
+    async def _act_once(self, act: Act, agent: str, at: Position) -> Slice:
+        wanted = act.wanted
+        priority, rank, done, late, done_in_all, late_in_all, ring, ended = await self._call(
+            "act", agent, act.verb, int(act.counts_only), wanted.template, wanted.caller,
+            wanted.accepted_before, at.priority, at.rank, LOOKED_AT, CHANGED if not act.counts_only else LOOKED_AT,
+            act.id, _short(act.who, SHORT - len("paused|1234567890123|")), act.reason if act.verb == "pause" else "",
+        )  # fmt: skip
+        if act.counts_only:
+            done_in_all, late_in_all = at.done + done, at.too_late + late
+        here = Position(priority.decode(), rank, at.passes, at.changed or done > 0, done_in_all, late_in_all)
+        return Slice(
+            agent,
+            done_in_all,
+            late_in_all,
+            tuple(
+                Ended(i.decode(), State(s.decode()), PRIORITIES[p.decode()], age) for i, s, p, age in ended
+            ),
+            bool(ring),
+            here if here.priority else _next_pass(act, here),
+        )
+
+    async def cancel(self, message_id: str) -> Resolved | None:
+        """End a message before its commit mark; None where the id is unknown, `sending` where it is too late."""
+        return read_resolved(await self._call("cancel", agent_of(message_id), message_id, "operator"))
+
+    async def resolve(self, message_id: str) -> Resolved | None:
+        """Settle recipients whose fate was unknown as sent; None where the id is unknown."""
+        return read_resolved(await self._call("resolve", agent_of(message_id), message_id))
+
+    async def retry(self, message_id: str, *, unconfirmed: bool = False) -> Retried:
+        """Try a message again now: one that waits, is held, or has failed or expired with its content still kept.
+
+        With `unconfirmed`, instead the recipients whose fate is unknown, because somebody knows it was not sent.
+        """
+        answer, ring = await self._call(
+            "retry", agent_of(message_id), message_id, INTERACTIVE_MS, STANDARD_MS, int(unconfirmed)
+        )
+        return Retried(answer.decode(), bool(ring))
+
+
+def _next_pass(act: Act, here: Position) -> Position | None:
+    passes = here.passes + 1
+    if act.counts_only or not here.changed or passes >= MOST_PASSES:
+        return None
+    return Position(passes=passes, done=here.done, too_late=here.too_late)
+
+
+def _short(text: str, limit: int) -> str:
+    """Cut a text to so many bytes of UTF-8, between characters."""
+    return text.encode()[:limit].decode(errors="ignore")

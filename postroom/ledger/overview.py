@@ -1,0 +1,36 @@
+"""What stands over many agents at once."""
+
+from collections.abc import Iterable
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from postroom.ledger import keys
+from postroom.ledger.errors import LedgerUnavailableError
+from postroom.ledger.standing import Standing, read_standing
+
+ASKED_AT_ONCE = 200
+
+
+async def read_standings(client: Redis, agents: Iterable[str]) -> dict[str, Standing]:
+    """Return what stands over each of the agents.
+
+    Raises:
+        LedgerUnavailableError: Redis does not answer.
+    """
+    names, found = list(agents), {}
+    for at in range(0, len(names), ASKED_AT_ONCE):
+        part = names[at : at + ASKED_AT_ONCE]
+        pipe = client.pipeline(transaction=False)
+        pipe.time()
+        for agent in part:
+            pipe.hgetall(keys.halt_key(agent))
+            pipe.hgetall(keys.faults_key(agent))
+        try:
+            (seconds, micros), *hashes = await pipe.execute()
+        except (RedisError, OSError) as error:
+            raise LedgerUnavailableError("cannot reach Redis") from error
+        now = seconds * 1000 + micros // 1000
+        for agent, halt, faults in zip(part, hashes[::2], hashes[1::2], strict=True):
+            found[agent] = read_standing(halt, faults, now)
+    return found

@@ -1,0 +1,202 @@
+"""An operator's acts on messages: one by its id, or all that a filter names."""
+
+import time
+
+import msgspec
+
+from postroom.errors import Code, RefusedError
+from postroom.explain import moment
+from postroom.findings import Findings, find_why
+from postroom.ids import is_message_id
+from postroom.ledger.delivery import Ended
+from postroom.ledger.keys import agent_of
+from postroom.ledger.operating import Act, Position, Retried, Slice
+from postroom.ledger.resolved import Resolved
+from postroom.states import State
+from service.admin_edge import Call
+from service.admin_moment import read_moment
+from service.admin_schema import ActBody, Acted, Body, Done, Place, ResolveBody, check_reason
+from service.operator_desk import OperatorDesk, Told, who_of
+
+ACT_SECONDS = 0.5  # how long one call works at an act by filter before it says where to go on
+RETRIED = {
+    "due": "due now, instead of waiting for another attempt.",
+    "released": "no longer held.",
+    "again": "tried again, with a fresh deadline.",
+    "gone": "its content has been dropped: let its caller send it again.",
+    "scheduled": "it waits for its send_at, and nothing was done.",
+    "unconfirmed": "the provider may have it: look there, then resolve it.",
+    "queued": "it waits anyway, and nothing of it is in doubt.",
+    "sending": "an attempt is under way.",
+}
+
+
+class MessageActs:
+    """Handlers. Each act may be repeated."""
+
+    def __init__(self, desk: OperatorDesk) -> None:
+        self._desk = desk
+
+    async def retry(self, call: Call) -> Done:
+        """Try a message again now."""
+        body, message_id = call.decode(Body), _id_of(call)
+        check_reason(body.reason)
+        retried = await self._desk.operating.retry(message_id)
+        return await self._retried(call, body, "retry", retried)
+
+    async def resolve(self, call: Call) -> Done:
+        """Settle a message whose fate was unknown: it was sent, or it is tried again."""
+        body, message_id = call.decode(ResolveBody), _id_of(call)
+        check_reason(body.reason)
+        if body.outcome == "retry":
+            retried = await self._desk.operating.retry(message_id, unconfirmed=True)
+            return await self._retried(call, body, "resolve_retry", retried)
+        resolved = await self._desk.operating.resolve(message_id)
+        text = "settled, somebody knows." if resolved and resolved.by_us else "nothing of it is in doubt."
+        return await self._resolved(call, body, "resolve_sent", resolved, text)
+
+    async def cancel(self, call: Call) -> Done:
+        """End a message before its commit mark."""
+        body, message_id = call.decode(Body), _id_of(call)
+        check_reason(body.reason)
+        resolved = await self._desk.operating.cancel(message_id)
+        text = "called back in time." if resolved and resolved.by_us else "it is too late to call it back."
+        if resolved and not resolved.by_us and resolved.state == State.CANCELLED:
+            text = "it had been called back before."
+        return await self._resolved(call, body, "cancel", resolved, text)
+
+    async def why(self, call: Call) -> Findings:
+        """Say why a message is where it is."""
+        stored = await self._desk.reading.message(_id_of(call))
+        if stored is None:
+            raise _not_found()
+        return find_why(stored, self._desk.config.agents.get(stored.record.agent))
+
+    async def act(self, call: Call) -> Acted:
+        """Work at an act by filter for a moment; the caller goes on with `next` until it is null.
+
+        The sums are the ledger's own: a caller whose connection broke asks again with the same body and is told
+        everything that was done.
+        """
+        body = call.decode(ActBody)
+        check_reason(body.reason)
+        given = body.filter.accepted_before
+        before = 0 if given is None else await read_moment(self._desk.watch, given)
+        act = body.to_act(who_of(call, body.as_user), before)
+        acted, changed = await self._work(act, body)
+        acted = msgspec.structs.replace(acted, accepted_before=moment(before or None))
+        # The journal has an act that begins, or is over; the log has each step that changed something.
+        whole = acted.next is None or body.at is None
+        if not act.counts_only and (changed or whole):
+            self._desk.tell(call, _told(body, acted), "operator.acted" if whole else "")
+        return acted
+
+    async def _work(self, act: Act, body: ActBody) -> tuple[Acted, bool]:
+        """Work at one agent.
+
+        Where to begin, and before which moment, is an answer of its own: should it get lost, nothing was done.
+        """
+        agent = body.filter.agent or (body.at.agent if body.at else None)
+        if agent is None:
+            first = await self._next_agent("")
+            return Acted(0, 0, Place(agent=first) if first else None), False
+        at = body.at or Place(agent=await self._desk.check_agent(agent))
+        if body.fixes_moment:
+            return Acted(0, 0, at), False
+        until, before = time.monotonic() + ACT_SECONDS, at.done
+        async for found in self._desk.operating.act(act, agent, at.position):
+            self._desk.account(act.verb, found.ended)
+            if found.ring:
+                self._desk.ring(agent)
+            at = _place_after(at, found)
+            if found.goes_on is not None and time.monotonic() > until:
+                return _acted(at, at), at.done > before
+        following = None if body.filter.agent else await self._next_agent(agent)
+        return _acted(at, _place_of(following, at) if following else None), at.done > before
+
+    async def _next_agent(self, after: str) -> str | None:
+        waiting = {row.agent for row in await self._desk.watch.balance.rows() if row.waiting}
+        return min((agent for agent in waiting if agent > after), default=None)
+
+    async def _retried(self, call: Call, body: Body, verb: str, retried: Retried) -> Done:
+        message_id = call.path["id"]
+        if retried.answer == "unknown":
+            raise _not_found()
+        if retried.ring:
+            self._desk.ring(agent_of(message_id))
+        if retried.done:
+            await self._tell(call, body, verb)
+        state = State.QUEUED if retried.done or retried.answer == "scheduled" else retried.answer
+        text = RETRIED.get(retried.answer, "nothing of it can be tried again.")
+        return Done(message_id, retried.done, "" if retried.answer == "gone" else state, text)
+
+    async def _resolved(
+        self, call: Call, body: Body, verb: str, resolved: Resolved | None, text: str
+    ) -> Done:
+        message_id = call.path["id"]
+        if resolved is None:
+            raise _not_found()
+        if resolved.by_us:
+            self._desk.account(verb, [Ended(message_id, resolved.state, resolved.priority, resolved.age_ms)])
+            await self._tell(call, body, verb)
+        return Done(message_id, resolved.by_us, resolved.state, text)
+
+    async def _tell(self, call: Call, body: Body, verb: str) -> None:
+        message_id = call.path["id"]
+        told = Told(
+            verb=verb, as_user=body.as_user, reason=body.reason,
+            agent=agent_of(message_id), message_id=message_id,
+        )  # fmt: skip
+        self._desk.tell(call, told)
+
+
+def _told(body: ActBody, acted: Acted) -> Told:
+    return Told(
+        verb=body.verb,
+        as_user=body.as_user,
+        reason=body.reason,
+        agent=body.filter.agent,
+        template=body.filter.template,
+        of_caller=body.filter.caller,
+        accepted_before=acted.accepted_before,
+        act=body.act,
+        done=acted.done,
+        too_late=acted.too_late,
+        finished=acted.next is None,
+    )
+
+
+def _id_of(call: Call) -> str:
+    if not is_message_id(call.path["id"]):
+        raise _not_found()
+    return call.path["id"]
+
+
+def _not_found() -> RefusedError:
+    return RefusedError(Code.NOT_FOUND, "No message with this id is kept.")
+
+
+def _place_after(at: Place, found: Slice) -> Place:
+    here = found.goes_on or Position()
+    return Place(
+        agent=found.agent,
+        priority=here.priority,
+        rank=here.rank,
+        passes=here.passes,
+        changed=here.changed,
+        done=found.done,
+        too_late=found.too_late,
+        done_before=at.done_before,
+        too_late_before=at.too_late_before,
+    )
+
+
+def _place_of(agent: str, at: Place) -> Place:
+    """Return where an agent begins, with what was done in those before it."""
+    return Place(
+        agent=agent, done_before=at.done_before + at.done, too_late_before=at.too_late_before + at.too_late
+    )
+
+
+def _acted(at: Place, goes_on: Place | None) -> Acted:
+    return Acted(at.done_before + at.done, at.too_late_before + at.too_late, goes_on)

@@ -1,0 +1,401 @@
+"""The operator's hand: pauses, preferences, acts by filter, and messages tried or settled again."""
+
+import pytest
+
+from postroom.ledger import keys
+from postroom.ledger.delivery import Limits
+from postroom.ledger.operating import CHANGED, Position
+from postroom.states import State
+from tests.ledger.harness import AGENT, DAY_MS, agent_key, until
+from tests.ledger.operator import accept_of, do, make_act
+
+HOUR_MS = 3_600_000
+
+
+async def may_claim(ledger, agent=AGENT):
+    """Ask for a lane as a worker does, and leave it again."""
+    claim = await ledger.delivery.claim(agent, "asks", most=0, limits=Limits())
+    await ledger.leave("asks", agent)
+    return claim is not None
+
+
+async def listen(ledger, agent=AGENT):
+    """Return a confirmed listener of the agent's bell."""
+    bell = ledger.client.pubsub(ignore_subscribe_messages=False)
+    await bell.subscribe(keys.bell_channel(agent))
+    assert "subscribe" == (await bell.get_message(timeout=5))["type"]
+    return bell
+
+
+async def hold_fields(ledger, message_id):
+    hd, hw = await ledger.client.hmget(keys.record_key(message_id), "hd", "hw")
+    return (hd or b"").decode(), (hw or b"").decode()
+
+
+async def test_nothing_of_a_paused_agent_is_claimed(ledger):
+    """Whoever wants to claim is told, lanes hear the bell, and resuming asks for a round."""
+    offer = await ledger.accept()
+    bell = await listen(ledger)
+    since, till = await ledger.operating.pause(AGENT, lasts_ms=0, who="ada", reason="wrong price")
+    assert b"x" == (await bell.get_message(timeout=5))["data"]
+    await bell.aclose()
+    assert not await may_claim(ledger)
+    standing = await ledger.reading.standing(AGENT)
+    assert (True, since, 0, "ada", "wrong price") == (
+        standing.paused, standing.pause.since, till, standing.pause.who, standing.pause.reason,
+    )  # fmt: skip
+    await ledger.client.delete(agent_key("rung"))
+    assert (True, True) == await ledger.operating.resume(AGENT)
+    assert offer.id == (await ledger.claim_one()).id
+    assert (await ledger.reading.standing(AGENT)).pause is None
+
+
+async def test_another_agent_goes_on(ledger):
+    """A pause is of one agent."""
+    await ledger.accept(agent="logins")
+    await ledger.operating.pause(AGENT, lasts_ms=0, who="ada", reason="x")
+    assert await may_claim(ledger, "logins")
+
+
+async def test_pausing_again_replaces_reason_and_end_and_keeps_its_beginning(ledger):
+    """The second pause is the same standstill with other words."""
+    since, _ = await ledger.operating.pause(AGENT, lasts_ms=0, who="ada", reason="first")
+    await until(lambda: later(ledger, since), "a millisecond")
+    again, till = await ledger.operating.pause(AGENT, lasts_ms=HOUR_MS, who="bob", reason="second")
+    standing = await ledger.reading.standing(AGENT)
+    assert (since, since) == (again, standing.since)
+    assert ("bob", "second", till) == (standing.pause.who, standing.pause.reason, standing.pause.till)
+    assert HOUR_MS == pytest.approx(till - since, abs=5000)
+
+
+async def later(ledger, ms):
+    return await ledger.now() > ms
+
+
+async def test_a_pause_with_an_end_ends_by_itself(ledger):
+    """After its time the agent is claimed from again, and only the pause's time has stood still."""
+    await ledger.accept()
+    _, till = await ledger.operating.pause(AGENT, lasts_ms=60, who="ada", reason="x")
+    assert not await may_claim(ledger)
+    await until(lambda: later(ledger, till), "the end of the pause")
+    assert await may_claim(ledger)
+    assert not (await ledger.operating.resume(AGENT))[0]
+    assert 60 == pytest.approx((await ledger.reading.standing(AGENT)).stood_still, abs=5)
+
+
+async def test_resuming_who_is_not_paused_says_so(ledger):
+    """No pause, no mail: nothing held and nothing to ring for."""
+    assert (False, False) == await ledger.operating.resume(AGENT)
+
+
+async def test_a_standing_clock_stands_while_paused(ledger):
+    """The deadline moves on by the pause; an absolute one does not."""
+    standing = await ledger.accept(standing_clock=True)
+    absolute = await ledger.accept()
+    since, till = await ledger.operating.pause(AGENT, lasts_ms=40, who="ada", reason="x")
+    await until(lambda: later(ledger, till), "the end of the pause")
+    await ledger.operating.resume(AGENT)
+    stored = await ledger.stored(standing.id)
+    assert till - since == pytest.approx(stored.deadline - stored.record.deadline, abs=5)
+    stored = await ledger.stored(absolute.id)
+    assert stored.deadline == stored.record.deadline
+
+
+async def test_a_preferred_channel_is_told_and_taken_back(ledger):
+    """Version and bell tell the lanes; an empty name clears it."""
+    before = (await ledger.reading.standing(AGENT)).version
+    till = await ledger.operating.prefer(AGENT, "backup", lasts_ms=HOUR_MS)
+    standing = await ledger.reading.standing(AGENT)
+    assert ("backup", till, before + 1) == (standing.preferred, standing.preferred_till, standing.version)
+    assert 0 == await ledger.operating.prefer(AGENT, "", lasts_ms=0)
+    standing = await ledger.reading.standing(AGENT)
+    assert (None, before + 2) == (standing.preferred, standing.version)
+
+
+@pytest.mark.parametrize(("verb", "state"), [("cancel", State.CANCELLED), ("expire", State.EXPIRED)])
+async def test_what_the_filter_names_ends_and_nothing_else(ledger, verb, state):
+    """Template, caller and time of acceptance each narrow it; the count before says the same."""
+    wrong = [await accept_of(ledger, "price", priority=p) for p in ("high", "normal", "bulk")]
+    other = [
+        await accept_of(ledger, "prices"),
+        await accept_of(ledger, "price", caller="billing"),
+        await ledger.accept(),
+    ]
+    wanted = {"template": "price", "caller": "checkout", "accepted_before": await ledger.now() + 1}
+    assert 3 == (await do(ledger, verb, counts_only=True, **wanted)).done
+    assert 0 == (await do(ledger, verb, template="price", accepted_before=1)).done
+    acted = await do(ledger, verb, **wanted)
+    assert (3, 0) == acted[:2]
+    assert {(o.id, state) for o in wrong} == {(one.id, one.state) for one in acted.ended}
+    assert [state] * 3 == [(await ledger.record(o.id)).state for o in wrong]
+    assert [State.QUEUED] * 3 == [(await ledger.record(o.id)).state for o in other]
+    assert 0 == (await do(ledger, verb, **wanted)).done
+
+
+async def test_a_count_changes_nothing(ledger):
+    """Only counting leaves queue, records and the sums of acts alone."""
+    offer = await accept_of(ledger, "price")
+    before = sorted(await ledger.client.keys("*")), await ledger.queues()
+    for verb in ("pause", "cancel", "expire"):
+        assert (1, 0) == (await do(ledger, verb, counts_only=True))[:2]
+    assert 0 == (await do(ledger, "release", counts_only=True)).done
+    assert before == (sorted(await ledger.client.keys("*")), await ledger.queues())
+    assert State.QUEUED == (await ledger.record(offer.id)).state
+
+
+async def test_leased_mail_is_reached_before_its_mark_and_not_after(ledger):
+    """The owner before its mark loses its fence; one past it is counted as too late."""
+    await ledger.accept()
+    await ledger.accept()
+    early, marked = (await ledger.claim(2)).messages
+    assert 1 == await ledger.advance(marked)
+    assert (1, 1) == (await do(ledger, "cancel", counts_only=True))[:2]
+    acted = await do(ledger, "cancel")
+    assert (1, 1) == acted[:2]
+    assert 0 == await ledger.advance(early)
+    assert State.SENT == (await ledger.finish(marked, "s")).state
+
+
+async def test_held_mail_waits_until_it_is_released(ledger):
+    """Held mail is not due before its time is up, says who and why, and comes back to its old place."""
+    offer = await ledger.accept()
+    due = await ledger.score(offer.id)
+    held = await ledger.claim_one()
+    assert 1 == (await do(ledger, "pause")).done
+    assert 0 == (await do(ledger, "pause")).done
+    word, since, who = (await hold_fields(ledger, offer.id))[0].split("|")
+    assert ("paused", "ada", "wrong price") == (word, who, (await hold_fields(ledger, offer.id))[1])
+    assert int(since) == pytest.approx(await ledger.now(), abs=5000)
+    assert 0 == await ledger.advance(held)
+    assert (await ledger.record(offer.id)).deadline == await ledger.score(offer.id)
+    assert () == (await ledger.claim()).messages
+    await ledger.leave()
+    acted = await do(ledger, "release")
+    assert (1, True) == (acted.done, acted.ring)
+    assert ("", "") == await hold_fields(ledger, offer.id)
+    assert due == await ledger.score(offer.id)
+    assert offer.id == (await ledger.claim_one()).id
+
+
+async def test_held_mail_expires_in_its_time(ledger):
+    """Holding takes nothing from a deadline."""
+    offer = await ledger.accept()
+    await do(ledger, "pause")
+    await ledger.end_deadline(offer.id)
+    await ledger.lapse(offer.id)
+    assert [(offer.id, State.EXPIRED)] == [(e.id, e.state) for e in (await ledger.claim()).ended]
+
+
+async def test_mail_held_by_the_storm_brake_is_released_as_well(ledger):
+    """Who held it makes no difference."""
+    offer = await ledger.accept()
+    await ledger.client.hset(keys.record_key(offer.id), mapping={"hd": "storm|1|order_shipped", "hw": "x"})
+    assert 1 == (await do(ledger, "release")).done
+    assert offer.id == (await ledger.claim_one()).id
+
+
+async def test_released_mail_that_is_scheduled_stays_so(ledger):
+    """Back to its own time, and no round is asked for."""
+    offer = await ledger.accept(send_at=await ledger.now() + HOUR_MS)
+    due = await ledger.score(offer.id)
+    await do(ledger, "pause")
+    acted = await do(ledger, "release")
+    assert (1, False) == (acted.done, acted.ring)
+    assert due == await ledger.score(offer.id)
+
+
+async def test_many_are_done_in_slices_while_workers_go_on(ledger):
+    """Nothing is missed although the queue moves under the act, and every one is counted once."""
+    offers = [await ledger.accept() for _ in range(2 * CHANGED + 40)]
+    taken = []
+    ended = []
+    async for found in ledger.operating.act(make_act("cancel"), AGENT):
+        ended += [one.id for one in found.ended]
+        if len(taken) < 30:
+            for held in (await ledger.claim(15)).messages:
+                await ledger.advance(held)
+                await ledger.finish(held, "s")
+                taken.append(held.id)
+    assert (len(offers), found.done) == (len({*ended, *taken}), len(ended))
+    assert {} == {i: s for queue in (await ledger.queues()).values() for i, s in queue.items()}
+
+
+async def test_a_lost_answer_is_made_good(ledger):
+    """Whoever goes on from before the answer that got lost is told everything the act did."""
+    for _ in range(CHANGED + 5):
+        await ledger.accept()
+    act = make_act("cancel")
+    slices = ledger.operating.act(act, AGENT)
+    await anext(slices)
+    await slices.aclose()
+    again = [found async for found in ledger.operating.act(act, AGENT, Position())]
+    assert CHANGED + 5 == again[-1].done
+
+
+async def test_a_waiting_retry_is_due_at_once(ledger):
+    """Its next attempt comes now, with a line in its timeline."""
+    offer = await ledger.accept()
+    await ledger.finish(await ledger.claim_one(), "d", delay_ms=HOUR_MS)
+    await ledger.leave()
+    retried = await ledger.operating.retry(offer.id)
+    assert ("due", True) == (retried.answer, retried.ring)
+    assert offer.id == (await ledger.claim_one()).id
+    assert "message.retried" in [event.type for event in (await ledger.record(offer.id)).timeline]
+
+
+async def test_one_held_message_is_released_by_its_id(ledger):
+    """`retry` is also the way to let one message go."""
+    offer = await ledger.accept()
+    await do(ledger, "pause")
+    assert "released" == (await ledger.operating.retry(offer.id)).answer
+    assert offer.id == (await ledger.claim_one()).id
+
+
+async def test_a_failed_message_begins_anew(ledger):
+    """Refused recipients wait again with a fresh deadline; nothing of it expires by retention; the sent one stays."""
+    offer = await ledger.accept(2)
+    held = await ledger.claim_one()
+    await ledger.advance(held)
+    await ledger.finish(held, "sf", replies=((1, "550|5.1.1|recipient"),))
+    assert "again" == (await ledger.operating.retry(offer.id)).answer
+    assert "sq" == await ledger.letters(offer.id)
+    record = await ledger.record(offer.id)
+    assert (State.QUEUED, None, None) == (record.state, record.finished_at, record.recipients[1].reply_code)
+    assert DAY_MS == pytest.approx(record.deadline - await ledger.now(), abs=5000)
+    names = [keys.record_key(offer.id), keys.payload_key(offer.id), keys.ref_key(AGENT, offer.ref)]
+    assert [-1, -1, -1] == [await ledger.client.pttl(name) for name in names]
+    assert (1,) == (await ledger.send()).waiting
+    assert State.SENT == (await ledger.record(offer.id)).state
+
+
+async def test_an_expired_message_may_be_tried_again(ledger):
+    """The person knows better than the clock; blobs are kept with it."""
+    offer = await ledger.accept(blobs=(b"pdf",), retry_profile="interactive")
+    await do(ledger, "expire")
+    assert "again" == (await ledger.operating.retry(offer.id)).answer
+    record = await ledger.record(offer.id)
+    assert 900_000 == pytest.approx(record.deadline - await ledger.now(), abs=5000)
+    assert -1 == await ledger.client.pttl(keys.blob_key(offer.id, 0))
+    assert 1 == (await ledger.claim_one()).blobs
+
+
+async def test_without_its_content_a_message_cannot_be_tried_again(ledger):
+    """A dropped payload, or a dropped attachment, is said to be gone, and nothing changes."""
+    for lost in (keys.payload_key, lambda message_id: keys.blob_key(message_id, 0)):
+        offer = await ledger.accept(blobs=(b"pdf",))
+        await do(ledger, "expire")
+        await ledger.client.delete(lost(offer.id))
+        assert "gone" == (await ledger.operating.retry(offer.id)).answer
+        assert State.EXPIRED == (await ledger.record(offer.id)).state
+
+
+async def test_what_cannot_be_tried_is_answered_as_what_it_is(ledger):
+    """Sent, sending, cancelled, scheduled, unconfirmed and unknown are left alone."""
+    scheduled = await ledger.accept(send_at=await ledger.now() + HOUR_MS)
+    cancelled = await ledger.accept()
+    await ledger.operating.cancel(cancelled.id)
+    sent = await ledger.accept()
+    await ledger.send()
+    doubtful = await ledger.accept(on_ambiguous="hold")
+    held = await ledger.claim_one()
+    await ledger.advance(held)
+    await ledger.finish(held, "a")
+    sending = await ledger.accept()
+    await ledger.claim_one()
+    answers = {
+        scheduled.id: "scheduled",
+        cancelled.id: "cancelled",
+        sent.id: "sent",
+        doubtful.id: "unconfirmed",
+        sending.id: "sending",
+        "orders-01ARZ3NDEKTSV4RRFFQ69G5FAV": "unknown",
+    }
+    for message_id, answer in answers.items():
+        before = await ledger.client.hgetall(keys.record_key(message_id))
+        retried = await ledger.operating.retry(message_id)
+        assert (answer, False, False) == (retried.answer, retried.done, retried.ring)
+        assert before == await ledger.client.hgetall(keys.record_key(message_id))
+
+
+async def unconfirmed(ledger, codes="a"):
+    offer = await ledger.accept(len(codes), on_ambiguous="hold")
+    held = await ledger.claim_one()
+    await ledger.advance(held)
+    await ledger.finish(held, codes)
+    assert State.UNCONFIRMED == (await ledger.record(offer.id)).state
+    return offer
+
+
+async def test_an_unconfirmed_message_is_settled_as_sent(ledger):
+    """A person, or a report, resolves it once; refused recipients stay refused."""
+    offer = await unconfirmed(ledger, "af")
+    resolved = await ledger.operating.resolve(offer.id)
+    assert (State.PARTLY_SENT, True, "normal") == (resolved.state, resolved.by_us, resolved.priority)
+    assert "sf" == await ledger.letters(offer.id)
+    resolved = await ledger.operating.resolve(offer.id)
+    assert (State.PARTLY_SENT, False) == (resolved.state, resolved.by_us)
+    assert "message.resolved" in [event.type for event in (await ledger.record(offer.id)).timeline]
+    assert await ledger.operating.resolve("orders-01ARZ3NDEKTSV4RRFFQ69G5FAV") is None
+
+
+async def test_an_unconfirmed_message_is_sent_again_when_a_person_says_so(ledger):
+    """Only what was in doubt is tried again."""
+    offer = await unconfirmed(ledger, "af")
+    assert "again" == (await ledger.operating.retry(offer.id, unconfirmed=True)).answer
+    assert "qf" == await ledger.letters(offer.id)
+    await ledger.send()
+    assert State.PARTLY_SENT == (await ledger.record(offer.id)).state
+
+
+async def test_what_is_due_already_keeps_its_place(ledger):
+    """Asking for a retry never sends a message to the back of its queue."""
+    first, _second = await ledger.accept(), await ledger.accept_later()
+    due = await ledger.score(first.id)
+    assert "due" == (await ledger.operating.retry(first.id)).answer
+    assert due == await ledger.score(first.id)
+    assert first.id == (await ledger.claim_one()).id
+
+
+async def test_recipients_in_doubt_join_those_that_wait(ledger):
+    """Of a message that still waits for others, only what was in doubt is settled or tried again."""
+    for settle, letters in (("sent", "sq"), ("retry", "qq")):
+        offer = await ledger.accept(2, on_ambiguous="hold")
+        held = await ledger.claim_one()
+        await ledger.advance(held)
+        await ledger.finish(held, "ad", delay_ms=HOUR_MS)
+        assert "uq" == await ledger.letters(offer.id)
+        if settle == "sent":
+            resolved = await ledger.operating.resolve(offer.id)
+            assert (State.QUEUED, True) == (resolved.state, resolved.by_us)
+        else:
+            assert (await ledger.operating.retry(offer.id, unconfirmed=True)).done
+            assert "queued" == (await ledger.operating.retry(offer.id, unconfirmed=True)).answer
+        assert letters == await ledger.letters(offer.id)
+        await ledger.operating.cancel(offer.id)
+
+
+async def test_a_full_redis_is_no_obstacle(own_ledger):
+    """When Redis takes nothing new, an operator still pauses, ends wrong mail, and settles what is in doubt."""
+    ledger = own_ledger
+    doubtful = await unconfirmed(ledger)
+    failed, *_ = [await ledger.accept() for _ in range(5)]
+    await do(ledger, "expire", accepted_before=(await ledger.record(failed.id)).accepted_at + 1)
+    await ledger.client.config_set("maxmemory", 1)
+    await ledger.operating.pause(AGENT, lasts_ms=0, who="ada", reason="x")
+    await ledger.operating.prefer(AGENT, "backup", lasts_ms=HOUR_MS)
+    await do(ledger, "pause")
+    assert (await ledger.operating.retry(failed.id)).done
+    assert (await do(ledger, "cancel")).done
+    assert (await ledger.operating.resolve(doubtful.id)).by_us
+    assert (await ledger.operating.resume(AGENT))[0]
+    assert {} == {i: s for queue in (await ledger.queues()).values() for i, s in queue.items()}
+
+
+async def test_a_message_is_cancelled_by_the_operator(ledger):
+    """As a caller's cancel, with who did it on record."""
+    offer = await ledger.accept()
+    resolved = await ledger.operating.cancel(offer.id)
+    assert (State.CANCELLED, True) == (resolved.state, resolved.by_us)
+    assert b"operator" == await ledger.client.hget(keys.record_key(offer.id), "w")
+    again = await ledger.operating.cancel(offer.id)
+    assert (State.CANCELLED, False) == (again.state, again.by_us)

@@ -1,0 +1,116 @@
+"""The operator's command line: what is a filter, what is a moment, and what is refused before anybody is asked."""
+
+import argparse
+
+import pytest
+
+from postroom.cli import main
+from postroom.cli.act import check_moment, read_filter
+from postroom.cli.admin import AdminApi
+from postroom.errors import PostroomError
+
+NOTHING = {"agent": None, "template": None, "caller": None, "accepted_before": None, "all": False}
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"agent": "orders"}, {"agent": "orders"}),
+        ({"template": "a", "caller": "b"}, {"template": "a", "caller": "b"}),
+        ({"all": True}, {"all": True}),
+        (
+            {"accepted_before": "2027-01-31T12:00:00Z", "agent": "orders"},
+            {"accepted_before": "2027-01-31T12:00:00Z", "agent": "orders"},
+        ),
+    ],
+)
+def test_a_filter_names_what_was_given(given, expected):
+    """Only what was given is sent."""
+    assert expected == read_filter(argparse.Namespace(**NOTHING | given))
+
+
+def test_a_filter_that_names_nothing_is_refused():
+    """All waiting mail is never meant by forgetting."""
+    with pytest.raises(PostroomError, match="--all"):
+        read_filter(argparse.Namespace(**NOTHING))
+
+
+@pytest.mark.parametrize("text", ["2h", "1.5h", "2027-01-31T12:00:00Z", "2027-01-31T12:00:00+02:00"])
+def test_a_moment_is_sent_as_it_was_given(text):
+    """A duration is not counted back from the clock of this machine, which may be wrong."""
+    assert {"accepted_before": text} == read_filter(argparse.Namespace(**NOTHING | {"accepted_before": text}))
+
+
+@pytest.mark.parametrize("text", ["noon", "", "2027-01-31", "2027-01-31T12:00:00", "-1h", "1w"])
+def test_what_is_no_moment_is_refused(text):
+    """No zone, no unit, no time: said so, and never a traceback."""
+    with pytest.raises(PostroomError, match="--accepted-before"):
+        check_moment(text)
+
+
+@pytest.mark.parametrize(
+    ("environ", "expected"),
+    [
+        ({}, "http://127.0.0.1:8083"),
+        ({"POSTROOM_PORT": "9000"}, "http://127.0.0.1:9003"),
+        ({"PORT": "9000"}, "http://127.0.0.1:9003"),
+        ({"POSTROOM_PORT": "9000", "POSTROOM_METRICS_PORT": "7000"}, "http://127.0.0.1:7000"),
+        ({"POSTROOM_ADMIN_URL": "https://post.example/"}, "https://post.example"),
+    ],
+)
+def test_the_admin_port_is_found(monkeypatch, environ, expected):
+    """An address that was given, else the metrics port of an API on this machine."""
+    for name in ("PORT", "POSTROOM_PORT", "POSTROOM_METRICS_PORT", "POSTROOM_ADMIN_URL"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    assert expected == AdminApi(argparse.Namespace(token="x"))._url
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("resolve", "orders-01ARZ3NDEKTSV4RRFFQ69G5FAV"),
+        ("resolve", "orders-01ARZ3NDEKTSV4RRFFQ69G5FAV", "--sent", "--retry"),
+        ("retry",),
+        ("ledger",),
+        ("expire", "orders"),
+    ],
+)
+def test_wrong_usage_is_told(capsys, words):
+    """Status 2 and the usage."""
+    with pytest.raises(SystemExit) as caught:
+        main(words)
+    assert 2 == caught.value.code
+    assert "usage: postroom" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "queue",
+        "why",
+        "agents",
+        "pause",
+        "resume",
+        "cancel",
+        "expire",
+        "release",
+        "retry",
+        "resolve",
+        "changes",
+    ],
+)
+def test_every_command_shows_an_example(capsys, command):
+    """Help ends with what to paste."""
+    with pytest.raises(SystemExit):
+        main((command, "--help"))
+    shown = capsys.readouterr().out
+    assert f"postroom {command}" in shown.partition("examples:")[2]
+    assert max(map(len, shown.splitlines())) <= 100
+
+
+def test_a_token_for_an_operator_is_made(capsys):
+    """`token new` knows the scope."""
+    assert 0 == main(("token", "new", "operator", "--scope", "admin"))
+    assert 'scopes = ["admin"]' in capsys.readouterr().out
