@@ -3,7 +3,6 @@
 import base64
 import binascii
 import re
-import unicodedata
 from functools import lru_cache
 
 from postroom.address import AddressError, domain_of, parse_address
@@ -11,6 +10,7 @@ from postroom.config.rules import allowed_domains
 from postroom.config.structs import Agent, From
 from postroom.decode import MAX_FAULTS, Fault, join
 from postroom.errors import Code, RefusedError
+from postroom.files import looks, name_problem, type_problem
 from postroom.headers import check_headers
 from postroom.message import Address, Attachment, Content
 from postroom.templates import RenderError, Template, TemplateSet
@@ -27,17 +27,7 @@ from service.schema import (
 
 MAX_FILE_BYTES = 10_000_000
 MAX_FILES_BYTES = 15_000_000
-_CONTENT_TYPE = re.compile(r"[a-z0-9][a-z0-9!#$&^_.+-]*/[a-z0-9][a-z0-9!#$&^_.+-]*\Z")
 _METADATA_KEY = re.compile(r"[A-Za-z0-9_.-]{1,64}\Z")
-# Types a mail reader would act on as part of the mail itself, and files that run when opened.
-_REFUSED_TYPES = ("message/", "multipart/")
-_REFUSED_ENDINGS = frozenset(
-    """
-    ade adp app asp bas bat cer chm cmd com cpl crt csh der exe fxp gadget hlp hta inf ins isp js jse
-    ksh lib lnk mad maf mag mam maq mar mas mat mau mav maw mda mdb mde mdt mdw mdz msc msi msp mst ops
-    pcd pif prf prg ps1 pst reg scf scr sct shb shs sys tmp url vb vbe vbs vxd ws wsc wsf wsh xnk
-    """.split()
-)
 
 
 class Checked:
@@ -72,6 +62,8 @@ class Checked:
         """Refuse a From outside the agent's domains."""
         if domain_of(self.sender.address) not in allowed_domains(agent):
             raise RefusedError(Code.FROM_NOT_ALLOWED, "The From domain is not among the agent's domains.")
+        if agent.only_from and self.sender.address.lower() != _author(agent.sender).address.lower():
+            raise RefusedError(Code.FROM_NOT_ALLOWED, "The agent sends as its own From address only.")
 
     def _add(self, faults: list[Fault], code: Code = Code.INVALID_REQUEST) -> None:
         if self._decoded.faults:
@@ -114,7 +106,7 @@ class Checked:
     def _sender(self, given: Mailbox | None, agent: Agent) -> Address:
         if given is None:
             return _author(agent.sender)
-        if "@" in _looks(given.name or ""):
+        if "@" in looks(given.name or ""):
             self._say("/from/name", "must not look like an address")
         return self._mailbox("/from", given)
 
@@ -162,12 +154,11 @@ class Checked:
                 self._say(f"{pointer}/content", "is not base64")
             elif not 0 < len(data) <= MAX_FILE_BYTES:
                 self._say(f"{pointer}/content", f"must hold 1 to {MAX_FILE_BYTES} bytes")
-            if problem := _file_name_problem(attachment.name):
+            if problem := name_problem(attachment.name):
                 self._say(f"{pointer}/name", problem)
-            kind = attachment.content_type.lower()
-            if not _CONTENT_TYPE.match(kind) or kind.startswith(_REFUSED_TYPES):
-                self._say(f"{pointer}/content_type", "is not a type that may be attached")
-            files.append(Attachment(attachment.name, kind, data or b"", attachment.cid))
+            if problem := type_problem(attachment.content_type):
+                self._say(f"{pointer}/content_type", problem)
+            files.append(Attachment(attachment.name, attachment.content_type, data or b"", attachment.cid))
         if sum(len(file.data) for file in files) > MAX_FILES_BYTES:
             self._say("/attachments", f"may hold {MAX_FILES_BYTES} bytes together")
         cids = [file.cid for file in files if file.cid]
@@ -199,27 +190,8 @@ def _author(sender: From) -> Address:
     return Address(parse_address(sender.address), sender.name)
 
 
-def _looks(text: str) -> str:
-    """Return a text as it looks to a reader: compatibility forms folded, invisible characters gone (UAX 15)."""
-    folded = unicodedata.normalize("NFKC", text)
-    return "".join(c for c in folded if unicodedata.category(c) != "Cf")
-
-
 def _decode_base64(text: str) -> bytes | None:
     try:
         return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
         return None
-
-
-def _file_name_problem(name: str) -> str | None:
-    if forbidden := find_forbidden(name):
-        return f"holds {forbidden}"
-    if "/" in name or "\\" in name or name.startswith(".") or name != name.strip(" ."):
-        return "must be a plain file name"
-    if len(name.encode()) > 150:
-        return "may have 150 bytes"
-    endings = {part.strip().lower() for part in _looks(name).split(".")[1:]}
-    if endings & _REFUSED_ENDINGS:
-        return "has an ending that mail systems refuse"
-    return None

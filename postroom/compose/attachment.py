@@ -5,26 +5,15 @@ from urllib.parse import quote
 
 from postroom.compose.body import Entity, base64_lines
 from postroom.compose.check import ComposeError, require_line
+from postroom.files import COMPOSITE, CONTENT_TYPE
 from postroom.message import Attachment
 
 _MAX_PLAIN_NAME = 60  # a longer file name is split over parameters of RFC 2231
 _SECTION = 54  # characters of an encoded file name on one line
 
-# RFC 6838 §4.2 for the names; parameters as bare tokens (`charset`, `method`), and never a second file name.
-_CONTENT_TYPE = re.compile(
-    r"(?P<kind>[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,63})/[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,63}"
-    r"(?:; ?(?!(?i:name|boundary)=)[A-Za-z-]{1,32}=[A-Za-z0-9_.+-]{1,64}){0,4}"
-)
-# RFC 2046 forbids base64 for these, and a receiver would look into them: they go as opaque files.
-_COMPOSITE = ("multipart", "message")
 _CID = re.compile(r"[A-Za-z0-9._-]{1,128}(?:@[A-Za-z0-9.-]{1,128})?")
 _NOT_PLAIN = re.compile(r"[^A-Za-z0-9 ._-]")
 _SECTION_CUT = re.compile(rf".{{1,{_SECTION}}}(?<!%)(?<!%[0-9A-F])", re.DOTALL)
-
-
-def is_content_type(text: str) -> bool:
-    """True for a content type that an attachment may have: `type/subtype`, perhaps with plain parameters."""
-    return _CONTENT_TYPE.fullmatch(text) is not None
 
 
 def is_cid(text: str) -> bool:
@@ -56,10 +45,10 @@ def attachment_part(attachment: Attachment, disposition: str) -> Entity:
 
 
 def _content_type(attachment: Attachment) -> str:
-    found = _CONTENT_TYPE.fullmatch(attachment.content_type)
+    found = CONTENT_TYPE.fullmatch(attachment.content_type)
     if found is None:
         raise ComposeError("a content type is not of the form type/subtype")
-    if found["kind"].lower() in _COMPOSITE:
+    if found["kind"].lower() in COMPOSITE:
         return "application/octet-stream"
     return attachment.content_type
 

@@ -99,6 +99,8 @@ def _agent_faults(name: str, agent: Agent) -> Iterator[Fault]:
             yield Fault(f"{at}/channels/{index}/name", "is used by another channel of this agent")
         seen.add(channel.name)
         yield from _channel_faults(f"{at}/channels/{index}", channel)
+        if isinstance(channel, SmtpChannel) and (text := _username_problem(agent, channel)):
+            yield Fault(f"{at}/channels/{index}/username", text)
 
 
 def _sender_faults(at: str, agent: Agent) -> Iterator[Fault]:
@@ -124,6 +126,20 @@ def _channel_faults(at: str, channel: ChannelConfig) -> Iterator[Fault]:
         yield from _smtp_faults(at, channel)
     elif channel.base_url.startswith("http://") and urlsplit(channel.base_url).hostname not in LOOPBACK:
         yield Fault(f"{at}/base_url", "must be https: the token would travel in the clear")
+
+
+def _username_problem(agent: Agent, channel: SmtpChannel) -> str | None:
+    """ZeptoMail lets a From address log in; the connection then carries mail From that address only."""
+    if not channel.is_zeptomail or "@" not in (channel.username or ""):
+        return None
+    if (channel.username or "").lower() != agent.sender.address.lower():
+        return "is an address, so it must be the agent's From: ZeptoMail takes mail From this one only"
+    if not agent.only_from:
+        return (
+            "is an address, and ZeptoMail then takes mail From this one only, while messages of this agent may name "
+            'others: say only_from = true, or log in as "emailapikey"'
+        )
+    return None
 
 
 def _smtp_faults(at: str, channel: SmtpChannel) -> Iterator[Fault]:

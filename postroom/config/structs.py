@@ -32,14 +32,25 @@ class SmtpChannel(Strict, frozen=True, tag="smtp", tag_field="kind"):
     password: Secret | None = None
     insecure: bool = False  # lets credentials travel with tls = "none"
     ca_file: str | None = None  # trusted instead of the system's authorities
-    provider: Literal["zeptomail", "generic"] | None = None  # unset: told from the host
+    provider: Literal["zeptomail", "ses", "generic"] | None = None  # unset: told from the host
+    messages_per_connection: Annotated[int, Meta(ge=1, le=100_000)] = 1000
+    idle: Duration = "30s"  # a connection without work for so long is used no more
+
+    @property
+    def dialect(self) -> str:
+        """Whose own replies and header fields the relay speaks: `zeptomail`, `ses` or `generic`."""
+        if self.provider is not None:
+            return self.provider
+        host = self.host.lower()
+        if host.startswith(("smtp.zeptomail.", "smtp.transmail.")):
+            return "zeptomail"
+        is_ses = host.startswith("email-smtp") and host.endswith((".amazonaws.com", ".amazonaws.com.cn"))
+        return "ses" if is_ses else "generic"
 
     @property
     def is_zeptomail(self) -> bool:
         """True where the relay understands ZeptoMail's X-TM-* header fields."""
-        if self.provider is not None:
-            return self.provider == "zeptomail"
-        return self.host.startswith(("smtp.zeptomail.", "smtp.transmail."))
+        return self.dialect == "zeptomail"
 
 
 class ZeptomailChannel(Strict, frozen=True, tag="zeptomail", tag_field="kind"):
@@ -47,6 +58,7 @@ class ZeptomailChannel(Strict, frozen=True, tag="zeptomail", tag_field="kind"):
 
     name: Name
     token: Secret
+    second_token: Secret | None = None  # tried where the first one is refused, so that tokens can be changed
     base_url: Annotated[str, Meta(pattern=r"^https?://[^\s?#@]+\Z")] = "https://api.zeptomail.com"
     ca_file: str | None = None
 
@@ -75,6 +87,7 @@ class Agent(Strict, frozen=True, rename={"sender": "from"}):
     sender: From
     channels: Annotated[tuple[ChannelConfig, ...], Meta(min_length=1)]  # in order of preference
     domains: tuple[str, ...] = ()  # allowed From domains; empty: the domain of `from`
+    only_from: bool = False  # messages may not name another From than this one
     bounce_address: str | None = None  # envelope sender; unset: the From address
     owner: str = ""
     labels: dict[str, str] = {}

@@ -13,6 +13,8 @@ in `check_promises` have no exceptions.
 """
 
 import asyncio
+import os
+import signal
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol
 
@@ -55,6 +57,7 @@ class Expected(Struct, frozen=True):
     ends: tuple[type, ...] | Cause
     commits: int
     accepted: int
+    retry_after: float | None = None
 
 
 class Scenario(Struct, frozen=True):
@@ -156,16 +159,23 @@ SCENARIOS: dict[str, Scenario] = {
     ),
     "deferred": Scenario("try-again-later is Deferred", Expected((Deferred,), 1, 0)),
     "throttled": Scenario("slow-down stops the channel, not the message", Expected(Cause.THROTTLE, 0, 0)),
+    "throttled_for_7s": Scenario(
+        "slow-down with a time stops it for that time", Expected(Cause.THROTTLE, 1, 0, retry_after=7.0)
+    ),
+    "quota": Scenario("credits or a day used up stop the channel", Expected(Cause.QUOTA, 1, 0)),
+    "blocked": Scenario("a blocked account stops the channel", Expected(Cause.POLICY, 1, 0)),
     "unreachable": Scenario("a closed port is the channel's fault", Expected(Cause.CONNECT, 0, 0)),
     "bad_credentials": Scenario("refused credentials are the channel's fault", Expected(Cause.AUTH, 0, 0)),
     "bad_certificate": Scenario("nothing is said to an untrusted server", Expected(Cause.CONNECT, 0, 0)),
     "timeout_before_mark": Scenario("silence before the mark is Deferred", Expected((Deferred,), 0, 0)),
     "reset_before_mark": Scenario("a reset before the mark is Deferred", Expected((Deferred,), 0, 0)),
+    "garbage_before_mark": Scenario("nonsense before the mark is Deferred", Expected((Deferred,), 0, 0)),
     "timeout_after_mark": Scenario("accepted, then silence: Ambiguous", Expected((Ambiguous,), 1, 1)),
     "reset_after_mark": Scenario("accepted, then a reset: Ambiguous", Expected((Ambiguous,), 1, 1)),
     "drop_after_mark": Scenario("accepted, then the end: Ambiguous", Expected((Ambiguous,), 1, 1)),
     "lost_after_mark": Scenario("not accepted, then a reset: Ambiguous too", Expected((Ambiguous,), 1, 0)),
     "garbage_after_mark": Scenario("accepted, then nonsense: Ambiguous", Expected((Ambiguous,), 1, 1)),
+    "html_answer": Scenario("accepted, then a page in HTML: Ambiguous", Expected((Ambiguous,), 1, 1)),
     "empty_answer": Scenario("accepted, then an empty answer: Ambiguous", Expected((Ambiguous,), 1, 1)),
     "huge_answer": Scenario("accepted, then an endless answer: Ambiguous", Expected((Ambiguous,), 1, 1)),
     "slow_answer": Scenario("a yes that comes late, but in time, is Sent", ONE_SENT),
@@ -270,6 +280,8 @@ class ChannelConformance:
 
         check_promises(order, ended, mark, harness.accepted)
         same(expected.ends, ends_of(ended), ended)
+        if isinstance(ended, ChannelFault):
+            same(expected.retry_after, ended.retry_after, ended)
         same(expected.commits, len(mark.told), "marks")
         same(expected.accepted, harness.accepted, "accepted")
 
@@ -329,8 +341,8 @@ class ChannelConformance:
 
         same(0, harness.accepted)
 
-    async def test_cancelled_anywhere_before_the_mark_nothing_is_accepted(self, harness: Harness):
-        """Wherever the other side hangs, a cancelled submission ends at once; nothing is accepted early."""
+    async def test_terminated_at_any_phase(self, harness: Harness):
+        """Wherever the other side hangs, SIGTERM ends a submission at once; before the mark nothing is accepted."""
         for point, past_the_mark in harness.cancel_points.items():
             channel = await harness.start(point)
             mark = Mark()
@@ -338,7 +350,7 @@ class ChannelConformance:
             task = asyncio.create_task(attempt(channel, order_for(MAILS["plain"]), mark))
 
             await asyncio.wait_for(harness.reached(), 5)
-            await cancel(task)
+            await terminate(task)
             await channel.aclose()
             await harness.settled()
 
@@ -368,6 +380,18 @@ def skip_impossible(harness: Harness, name: str) -> None:
     """Skip a scenario that the harness says cannot happen on its channel, with its reason."""
     if name in harness.impossible:
         pytest.skip(harness.impossible[name])
+
+
+async def terminate(task: "asyncio.Task[Submission]") -> None:
+    """Send this process a SIGTERM, which cancels the task as the end of a worker's patience does."""
+    loop, heard = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_signal_handler(signal.SIGTERM, heard.set)
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.wait_for(heard.wait(), 5)
+        await cancel(task)
+    finally:
+        loop.remove_signal_handler(signal.SIGTERM)
 
 
 async def cancel(task: "asyncio.Task[Submission]") -> None:

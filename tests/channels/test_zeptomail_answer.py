@@ -8,8 +8,10 @@ import pytest
 from postroom.message import Address, Content, Mail
 from postroom.outcome import Ambiguous, Cause, ChannelFault, Deferred, Phase, Refused, Sent, Submission
 from tests.fakezepto import error, success
+from workers.channels.http_pool import parse_retry_after, read_clock
 from workers.channels.seam import Order
-from workers.channels.zeptomail_answer import classify, parse_retry_after, read_clock
+from workers.channels.zeptomail_answer import classify
+from workers.channels.zeptomail_said import read
 
 CANARY = "canary-7f3a"  # in every text of a body: it must never show in an outcome
 NOW = 1_700_000_000.0  # Tue, 14 Nov 2023 22:13:20 GMT
@@ -45,6 +47,11 @@ ANSWERS = [
     (202, {"request_id": "an-id", "object": "email"}, SENT),
     (201, {"data": {"code": "EM_104"}}, Sent("")),
     (201, success("a\nforged id"), Sent("")),
+    (
+        201,
+        {"data": [{"code": "fm_101"}], "object": "file", "file_cache_key": "a-key"},
+        UNKNOWN,
+    ),  # of a file only
     # Known codes, each under the status it was seen with.
     (*detail(400, "TM_3201", "GE_102", target="subject"), MESSAGE),
     (*detail(400, "TM_3301", "SM_101"), MESSAGE),
@@ -89,7 +96,15 @@ ANSWERS = [
     (429, {"error": {"code": "LE_102"}}, Cause.QUOTA),
     (400, {"error": {"code": "TM_4001", "details": {"code": "SM_111"}}}, Cause.POLICY),
     # Unknown codes and none: held or tried again, never dropped.
-    (400, {"error": {"code": "MA_107", "field": CANARY, "value": CANARY}, "status": "failure"}, Cause.POLICY),
+    # The management calls' codes: never an answer to a send, so one says that something else is wrong.
+    *(
+        (400, {"error": {"code": code, "field": CANARY, "value": CANARY}, "status": "failure"}, Cause.POLICY)
+        for code in ("MA_101", "MA_105", "MA_107", "DND_101", "DND_102")
+    ),
+    *(
+        (400, {"error": {"code": code, "field": CANARY}, "status": "failure"}, MESSAGE)
+        for code in ("GE_117", "GE_124")
+    ),
     (*detail(400, "XX_1", "YY_2"), Cause.POLICY),
     (*detail(403, "TM_3601"), Cause.POLICY),
     (401, b"", Cause.AUTH),
@@ -141,7 +156,7 @@ def verdict(ended: Submission) -> object:
 @pytest.mark.parametrize(("status", "body", "expected"), ANSWERS)
 def test_every_answer_has_its_meaning(status, body, expected):
     """Codes decide before the status does, and nothing of the body but codes and the id comes out."""
-    ended = classify(PLAIN, status, raw(body), None, NOW)
+    ended = classify(PLAIN, status, read(raw(body)))
 
     assert expected == verdict(ended)
     assert CANARY not in repr(ended)
@@ -160,7 +175,7 @@ def test_every_answer_has_its_meaning(status, body, expected):
 )
 def test_a_fault_says_what_a_person_can_do(status, group, code, text, wait):
     """A fault carries our text, the status, the most specific code and a wait where one makes sense."""
-    fault = classify(PLAIN, status, raw(error(group, code)), None, NOW)
+    fault = classify(PLAIN, status, read(raw(error(group, code))))
 
     assert text in fault.text
     assert (status, code, wait) == (fault.reply_code, fault.enhanced_code, fault.retry_after)
@@ -178,7 +193,7 @@ def test_a_fault_says_what_a_person_can_do(status, group, code, text, wait):
 )
 def test_only_the_recipients_an_answer_names_are_refused(more, expected):
     """A recipient's refusal touches its kind, or the one address it repeats; the rest is due again."""
-    ended = classify(THREE, 401, raw(error("TM_4001", "SM_113", **more)), None, NOW)
+    ended = classify(THREE, 401, read(raw(error("TM_4001", "SM_113", **more))))
 
     assert expected == tuple(answer.outcome for answer in ended.answers)
     assert {(401, "SM_113")} == {(answer.reply_code, answer.enhanced_code) for answer in ended.answers}

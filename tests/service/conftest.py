@@ -29,6 +29,7 @@ tokens = [{{ id = "t4", sha256 = "{admin}", scopes = ["admin"] }}]
 BRAKED = """\
 owner = "team-ops"
 per_day = 3
+only_from = true
 storm = { limit = 2, window = "1h", exempt = ["Watch@EXAMPLE.com"] }
 """
 ADMIN_TOKEN = "pr_test_admin"

@@ -41,8 +41,8 @@ def attached(**changes: Any) -> dict[str, Any]:
     return body(attachments=[{**file, **changes}])
 
 
-def sender(address: str, name: str = "") -> dict[str, Any]:
-    return body(**{"from": {"address": address, "name": name}})
+def sender(address: str, name: str = "", **more: Any) -> dict[str, Any]:
+    return body(**{"from": {"address": address, "name": name}, **more})
 
 
 def text(given: dict[str, Any], old: str, new: str) -> bytes:
@@ -249,6 +249,7 @@ def test_what_a_caller_may_not_is_a_403(api: Api):
     assert (403, "agent_not_allowed") == _codes(api.post(body(agent="nobody")))
     assert (403, "from_not_allowed") == _codes(api.post(sender("x@evil.example")))
     assert (403, "from_not_allowed") == _codes(api.post(sender("x@sub.shop.example")))
+    assert (403, "from_not_allowed") == _codes(api.post(sender("x@shop.example", agent="alerts")))
     narrow = "Bearer pr_test_narrow"
     assert (403, "priority_not_allowed") == _codes(api.post(body(priority="high"), authorization=narrow))
 

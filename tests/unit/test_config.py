@@ -172,6 +172,17 @@ SECRET = {"username": '"user"', "password": '{ env = "PASSWORD" }'}
             ("/agents/orders/channels/0/tls", "must be one of: implicit, starttls, none"),
         ]),
         (smtp(tls=None), [("/agents/orders/channels/0/tls", "required, but missing")]),
+        (smtp(host='"smtp.zeptomail.eu"', username='"orders@shop.example"', password='{ env = "PASSWORD" }'), [
+            ("/agents/orders/channels/0/username", re.compile("is an address, and .*say only_from = true.*")),
+        ]),
+        (smtp(host='"smtp.zeptomail.eu"', username='"else@shop.example"', password='{ env = "PASSWORD" }'), [
+            ("/agents/orders/channels/0/username", re.compile("is an address, so it must be the agent's From.*")),
+        ]),
+        (smtp(messages_per_connection="0"), [
+            ("/agents/orders/channels/0/messages_per_connection", "expected `int` >= 1"),
+        ]),
+        (smtp(idle='"soon"'), [("/agents/orders/channels/0/idle", re.compile("expected `str` matching.*"))]),
+        (zepto(second_token='"abc"'), [("/agents/orders/channels/0/second_token", re.compile("give a secret.*"))]),
         (smtp(name='"Relay 1"'), [("/agents/orders/channels/0/name", re.compile("expected `str` match.*"))]),
         (smtp(verify="false"), [("/agents/orders/channels/0/verify", "unknown field")]),
         (smtp(tls='"implicit"'), [
@@ -546,3 +557,18 @@ def test_a_caller_without_agents_is_an_operator_or_a_mistake(load, scopes, expec
     assert [("/callers/ops/agents", detail) for detail in expected] == [
         (warning.pointer, warning.detail) for warning in find_warnings(load(text))
     ]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"host": '"smtp.zeptomail.eu"', "username": '"Orders@shop.example"'},
+        {"host": '"smtp.zeptomail.eu"', "username": '"emailappsmtp.1a2b"'},
+        {"host": '"relay.example"', "username": '"anybody@other.example"'},
+    ],
+)
+def test_a_from_address_may_log_in_where_it_is_the_only_one(load, options):
+    """ZeptoMail binds a connection to the address that logged in; other relays, and other names, do not."""
+    only = smtp(**SECRET | options).replace("[[agents", "only_from = true\n[[agents", 1)
+
+    assert "orders" in load(only).agents

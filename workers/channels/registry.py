@@ -1,5 +1,6 @@
 """Which channel a configuration's `kind` becomes: one line a kind."""
 
+from postroom.address import domain_of, parse_address
 from postroom.config.structs import Agent, ChannelConfig, SmtpChannel
 from workers.channels.seam import Channel
 from workers.channels.smtp import SmtpRelay
@@ -12,6 +13,7 @@ def open_channels(agent: Agent) -> tuple[Channel, ...]:
 
 
 def _open(agent: Agent, config: ChannelConfig) -> Channel:
+    bounce_address, own_domain = agent.bounce_address, domain_of(parse_address(agent.sender.address))
     if isinstance(config, SmtpChannel):
-        return SmtpRelay(config, bounce_address=agent.bounce_address)
-    return ZeptomailApi(config, bounce_address=agent.bounce_address)
+        return SmtpRelay(config, bounce_address=bounce_address, own_domain=own_domain)
+    return ZeptomailApi(config, bounce_address=bounce_address, own_domain=own_domain)

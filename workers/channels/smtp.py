@@ -11,9 +11,11 @@ import asyncio
 import ssl
 from collections.abc import Callable
 
+from postroom.address import domain_of
 from postroom.compose import Composed
 from postroom.compose import compose as compose_mail
 from postroom.config.structs import SmtpChannel
+from postroom.config.units import seconds
 from postroom.message import Mail
 from postroom.outcome import Cause, ChannelFault, Commit, Phase, Submission
 from workers.channels.seam import Order
@@ -28,10 +30,9 @@ from workers.channels.smtp_session import (
     open_session,
 )
 from workers.channels.smtp_stream import SmtpStream
+from workers.channels.smtp_table import Step
 from workers.channels.smtp_transaction import StaleError, Transaction
 
-MAX_MESSAGES = 1000  # a connection retires after so many: servers count too, and name their limit rudely
-IDLE_SECONDS = 30.0  # and after so long without work
 WARM_SECONDS = 1.0  # an unused connection may be found dead, free of charge, after so long
 
 INSECURE = "credentials are not sent without TLS: set `tls`, or `insecure = true` if you mean it"
@@ -47,11 +48,14 @@ class SmtpRelay:
         config: SmtpChannel,
         *,
         bounce_address: str | None = None,
+        own_domain: str | None = None,
         timeouts: SmtpTimeouts = DEFAULT_TIMEOUTS,
         compose: Compose = compose_mail,
     ) -> None:
+        """`own_domain` is that of the agent's From: one of another domain is its caller's choice."""
         self.config = config
         self.bounce_address = bounce_address
+        self.own_domain = own_domain
         self.timeouts = timeouts
         self.compose = compose
         self._addresses = Addresses(config.host, config.port)
@@ -118,12 +122,18 @@ class SmtpConnection:
         self._loop = asyncio.get_running_loop()
         self._messages = 0
         self._since = self._loop.time()
+        self._most_messages = relay.config.messages_per_connection
+        self._longest_idle = seconds(relay.config.idle)
 
     @property
     def usable(self) -> bool:
-        """False when dead, told something unasked, idle for 30 s, or after 1,000 messages."""
+        """False when dead, told something unasked, idle for too long, or after its share of messages.
+
+        Servers count too, and name their limits rudely.
+        """
         idle = self._loop.time() - self._since
-        return self._stream.quiet and self._messages < MAX_MESSAGES and idle < IDLE_SECONDS
+        fresh = self._messages < self._most_messages and idle < self._longest_idle
+        return fresh and self._stream.quiet
 
     async def submit(self, order: Order, commit: Commit) -> Submission:
         """Compose and submit one message; what the composer raises comes out before a byte is sent."""
@@ -153,14 +163,16 @@ class SmtpConnection:
         warm = self._messages > 0 or self._loop.time() - self._since > WARM_SECONDS
         if warm and not self._stream.quiet:
             raise StaleError
+        relay, author = self._relay, order.mail.sender.address
+        sender = order.bounce_address or relay.bounce_address or author
         transaction = Transaction(
             self._stream,
             self._features,
-            self._relay.timeouts,
-            zeptomail=self._relay.config.is_zeptomail,
+            relay.timeouts,
+            dialect=relay.config.dialect,
             warm=warm,
+            chosen_at=_chosen_at(relay.own_domain, author, sender),
         )
-        sender = order.bounce_address or self._relay.bounce_address or order.mail.sender.address
         return await transaction.run(envelope_for(order, sender, composed, self._features), commit)
 
     async def _replace(self) -> ChannelFault | None:
@@ -171,6 +183,14 @@ class SmtpConnection:
         self._stream, self._features = session
         self._messages, self._since = 0, self._loop.time()
         return None
+
+
+def _chosen_at(own_domain: str | None, author: str, sender: str) -> frozenset[Step]:
+    """Return the steps at which a refused sender is the message's fault, since its caller chose the From domain."""
+    if own_domain in (None, domain_of(author)):
+        return frozenset()
+    # A bounce address is the agent's own: its refusal at MAIL is never the fault of one message.
+    return frozenset(Step) if sender == author else frozenset(Step) - {Step.MAIL}
 
 
 def _provider_headers(mail: Mail, config: SmtpChannel) -> tuple[tuple[str, str], ...]:

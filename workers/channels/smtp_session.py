@@ -172,7 +172,7 @@ class _Opening:
     def _require(self, step: Step, reply: Reply, wanted: int) -> None:
         if reply.code == wanted:
             return
-        verdict = judge(step, reply, zeptomail=self._config.is_zeptomail)
+        verdict = judge(step, reply, dialect=self._config.dialect)
         if isinstance(verdict, ChannelFault):
             raise _FaultError(verdict)
         assert not isinstance(verdict, Answer)  # no row of these steps ends a message

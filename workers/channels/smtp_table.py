@@ -1,9 +1,8 @@
-"""What ends in which outcome over SMTP: a literal table, read from the top; the first row that fits decides.
+"""What ends in which outcome over SMTP: literal tables, read from the top; the first row that fits decides.
 
 A row is (reply code, enhanced code, end, text), both codes by their beginning ("none": no enhanced code).
-The first digit decides what
-happens to mail (RFC 5321 §4.2.1); longer codes only tell whose failure it is. Nothing is told from the
-server's words, except in a provider's own rows below.
+The first digit decides what happens to mail (RFC 5321 §4.2.1); longer codes only tell whose failure it is.
+Nothing is told from the server's words, except in a provider's own rows, which go first.
 """
 
 from enum import StrEnum
@@ -31,6 +30,7 @@ class End(StrEnum):
 
     DEFER = "defer"
     REFUSE = "refuse"
+    SENDER = "sender"  # the message's own where its caller chose the From domain, else `Cause.POLICY`
 
 
 Row = tuple[str, str, End | Cause, str]
@@ -93,9 +93,9 @@ TABLE: dict[Step, tuple[Row, ...]] = {
         ("500", "", Cause.POLICY, OUT_OF_ORDER),
         ("502", "", Cause.POLICY, OUT_OF_ORDER),
         ("503", "", Cause.POLICY, OUT_OF_ORDER),
-        ("5", "5.7", Cause.POLICY, SENDER_REFUSED),
-        ("550", "none", Cause.POLICY, SENDER_REFUSED),
-        ("553", "none", Cause.POLICY, SENDER_REFUSED),
+        ("5", "5.7", End.SENDER, SENDER_REFUSED),
+        ("550", "none", End.SENDER, SENDER_REFUSED),
+        ("553", "none", End.SENDER, SENDER_REFUSED),
         ("5", "", End.REFUSE, ""),  # too big, malformed sender, unknown parameter: this message's own
     ),
     Step.RCPT: (
@@ -113,40 +113,74 @@ TABLE: dict[Step, tuple[Row, ...]] = {
     Step.DONE: (("421", "", End.DEFER, ""), *_CONTENT[1:]),
 }
 
-# ZeptoMail's pages swap 552 and 553, so its rows go by first digit and words: (reply code, words, end, text).
-ZEPTOMAIL: tuple[Row, ...] = (
-    (
-        "5",
-        "relaying disallowed",
-        Cause.POLICY,
-        "ZeptoMail refuses the sender: verify its domain in this mail agent",
+# What providers say in words: (reply code, words, end, text).
+PROVIDERS: dict[str, tuple[Row, ...]] = {
+    "zeptomail": (  # its pages swap 552 and 553, so the words decide
+        (
+            "5",
+            "relaying disallowed",
+            End.SENDER,
+            "ZeptoMail refuses the sender: verify its domain in this mail agent",
+        ),
+        (
+            "535",
+            "",
+            Cause.AUTH,
+            "ZeptoMail refuses the login: wrong token or username, credits used up, or account blocked",
+        ),
     ),
-    (
-        "535",
-        "",
-        Cause.AUTH,
-        "ZeptoMail refuses the login: wrong token or username, credits used up, or account blocked",
+    "ses": (
+        (
+            "454",
+            "daily message quota",
+            Cause.QUOTA,
+            "Amazon SES: the account's daily sending quota is used up; have it raised, or wait",
+        ),
+        ("454", "throttling", Cause.THROTTLE, "Amazon SES: too fast for the account; lower `rate`"),
+        ("454", "", End.DEFER, ""),  # "Temporary service failure", and whatever else may pass
+        (
+            "554",
+            "not verified",
+            End.SENDER,
+            "Amazon SES: an address is not verified in this region; verify it, or leave the sandbox",
+        ),
+        ("554", "access denied", Cause.AUTH, "Amazon SES: this user may not send; look at its IAM policy"),
+        ("554", "sending paused", Cause.POLICY, "Amazon SES has paused sending for this account"),
+        ("554", "sending suspended", Cause.POLICY, "Amazon SES has suspended sending for this account"),
     ),
-)
+    "generic": (),
+}
 
-_PHASES = {Step.GREETING: Phase.CONNECT, Step.EHLO: Phase.CONNECT, Step.STARTTLS: Phase.CONNECT}
+_PHASES = {
+    Step.GREETING: Phase.CONNECT,
+    Step.EHLO: Phase.CONNECT,
+    Step.STARTTLS: Phase.CONNECT,
+    Step.AUTH: Phase.AUTH,
+}
 
 
-def judge(step: Step, reply: Reply, *, zeptomail: bool = False) -> Answer | ChannelFault | None:
-    """Say what a reply that is not the hoped-for one means.
+def judge(
+    step: Step, reply: Reply, *, dialect: str = "generic", chosen_sender: bool = False
+) -> Answer | ChannelFault | None:
+    """Say what a reply that is not the hoped-for one means; `chosen_sender`: a caller chose the From domain.
 
     Returns:
         The answer for whoever the reply is about, a fault, or None for a reply that is out of step (a
         2yz or 3yz that nothing here could have asked for): then nothing on the connection can be trusted.
     """
     code, enhanced = str(reply.code), reply.enhanced
-    row = (_provider_row(code, reply) if zeptomail else None) or _row(step, code, enhanced)
-    return None if row is None else _end(step, row, reply.code, enhanced)
+    row = _provider_row(step, code, reply, dialect) or _row(step, code, enhanced)
+    return None if row is None else _end(step, row, reply.code, enhanced, chosen=chosen_sender)
 
 
-def _provider_row(code: str, reply: Reply) -> Row | None:
+def _provider_row(step: Step, code: str, reply: Reply, dialect: str) -> Row | None:
+    rows = PROVIDERS[dialect]
+    if not rows:
+        return None
     said = " ".join(reply.lines).lower()
-    return next((row for row in ZEPTOMAIL if code.startswith(row[0]) and row[1] in said), None)
+    found = next((row for row in rows if code.startswith(row[0]) and row[1] in said), None)
+    # Before MAIL there is no message that could be put off: the step's own rows name the fault.
+    return None if found and step in _PHASES and isinstance(found[2], End) else found
 
 
 def _row(step: Step, code: str, enhanced: str | None) -> Row | None:
@@ -157,11 +191,14 @@ def _row(step: Step, code: str, enhanced: str | None) -> Row | None:
     return None
 
 
-def _end(step: Step, row: Row, code: int, enhanced: str | None) -> Answer | ChannelFault:
+def _end(step: Step, row: Row, code: int, enhanced: str | None, *, chosen: bool) -> Answer | ChannelFault:
     _, _, end, text = row
     phase = _PHASES.get(step) or Phase(step.value)
+    if end is End.SENDER:
+        end = End.REFUSE if chosen else Cause.POLICY
     if isinstance(end, Cause):
         return ChannelFault(end, phase, text, code, enhanced)
     if end is End.DEFER:
         return Answer(Deferred(phase), code, enhanced)
-    return Answer(Refused(phase, "recipient" if step is Step.RCPT else "message"), code, enhanced)
+    whose = "recipient" if step is Step.RCPT and row[2] is not End.SENDER else "message"
+    return Answer(Refused(phase, whose), code, enhanced)

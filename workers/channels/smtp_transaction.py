@@ -33,13 +33,15 @@ class Transaction:
         features: Features,
         timeouts: SmtpTimeouts,
         *,
-        zeptomail: bool,
+        dialect: str,
         warm: bool,
+        chosen_at: frozenset[Step] = frozenset(),
     ) -> None:
         self._stream = stream
         self._pipelining = "PIPELINING" in features.keywords
         self._timeouts = timeouts
-        self._zeptomail = zeptomail
+        self._dialect = dialect
+        self._chosen_at = chosen_at
         self._warm = warm
         self._answers: list[Answer | None] = []
         self._phase = Phase.MAIL
@@ -186,7 +188,7 @@ class Transaction:
         return await self._stream.read(seconds)
 
     def _judge(self, step: Step, reply: Reply) -> Answer | ChannelFault:
-        verdict = judge(step, reply, zeptomail=self._zeptomail)
+        verdict = judge(step, reply, dialect=self._dialect, chosen_sender=step in self._chosen_at)
         if verdict is None:
             self._stream.abort()
             raise LostError(Loss.GARBAGE)

@@ -1,19 +1,21 @@
-"""ZeptoMail's HTTP API as a channel: one POST a message, over one shared pool of connections."""
+"""ZeptoMail's HTTP API as a channel: one POST a message, over one shared pool of connections.
+
+zeptomail_table   which answer ends in which outcome
+zeptomail_said    what can be read out of an answer
+zeptomail_answer  the two brought together
+zeptomail_body    the request, and the provider's limits
+http_pool         the connections
+"""
 
 import asyncio
-import io
-import ipaddress
 import re
-import ssl
-import time
-from http import HTTPStatus
 
-import aiohttp
 from msgspec import Struct
 from yarl import URL
 
 from postroom.config.structs import ZeptomailChannel
 from postroom.failpoint import reach
+from postroom.log import get_logger
 from postroom.outcome import (
     Ambiguous,
     Answer,
@@ -26,39 +28,26 @@ from postroom.outcome import (
     Submitted,
 )
 from postroom.secret import Secret
-from workers.channels.resolve import ThreadResolver
+from workers.channels.http_pool import (
+    TIMEOUTS,
+    HttpAnswer,
+    HttpPool,
+    Lost,
+    Timeouts,
+    checked_url,
+    connect_fault,
+)
 from workers.channels.seam import Order
-from workers.channels.zeptomail_answer import classify, read_clock
+from workers.channels.zeptomail_answer import classify
 from workers.channels.zeptomail_body import MAX_ENCODED, TOO_LONG, breach, build, encode
+from workers.channels.zeptomail_said import Said, read
 
 SCHEME = "Zoho-enczapikey"
-MAX_ANSWER = 256 * 1024
-KEEPALIVE = 5.0  # longer invites the race with the provider closing first, which looks ambiguous
-DNS_TTL = 60  # seconds a looked-up address serves
-STREAM_FROM = 1024 * 1024  # a larger body goes out in pieces, so that the event loop breathes between them
 
 _SCHEME = re.compile(rf"{SCHEME}(\s+|$)", re.IGNORECASE)
 _TOKEN = re.compile(r"[!-~]+")
 _PASTED = " \t\r\n\"'`"  # what a copied token comes wrapped in
-
-_CERTIFICATE = {  # by OpenSSL's X509_V_ERR_*
-    9: "is not valid yet",
-    10: "has expired",
-    18: "is self-signed",
-    19: "comes from an authority that is not trusted",
-    20: "comes from an authority that is not trusted",
-    62: "belongs to another host name",
-}
-
-
-class Timeouts(Struct, frozen=True):
-    """How long to wait, in seconds: for a connection, and for the whole exchange."""
-
-    connect: float = 10.0
-    total: float = 30.0
-
-
-TIMEOUTS = Timeouts()
+_UNLIKELY = "The ZeptoMail token is empty or holds characters that no token has."
 
 
 class ZeptomailApi:
@@ -69,12 +58,15 @@ class ZeptomailApi:
         config: ZeptomailChannel,
         *,
         bounce_address: str | None = None,
+        own_domain: str | None = None,
         timeouts: Timeouts = TIMEOUTS,
     ) -> None:
+        """`own_domain` is that of the agent's From: one of another domain is its caller's choice."""
         self._config = config
-        self._bounce_address = bounce_address
-        self._timeouts = timeouts
-        self._session: aiohttp.ClientSession | None = None
+        self._terms = _Terms(bounce_address, own_domain)
+        self._pool = HttpPool(config.ca_file, timeouts)
+        given = (config.token, *([config.second_token] if config.second_token else []))
+        self._tokens = Tokens(config.name, tuple(map(normalise_token, given)))
 
     @property
     def name(self) -> str:
@@ -83,51 +75,67 @@ class ZeptomailApi:
 
     async def connect(self) -> "ZeptomailConnection | ChannelFault":
         """Return a connection, or what is wrong with the configuration; nothing is sent yet."""
-        token = normalise_token(self._config.token)
-        if not _TOKEN.fullmatch(token.reveal()):
-            return _fault(Cause.AUTH, "The ZeptoMail token is empty or holds characters that no token has.")
-        url = _checked_url(self._config.base_url)
+        if not self._tokens.are_plausible():
+            return ChannelFault(Cause.AUTH, Phase.CONNECT, _UNLIKELY)
+        url = checked_url(send_url(self._config.base_url))
         if isinstance(url, ChannelFault):
             return url
-        if self._session is None:
-            try:
-                self._session = _session(self._config.ca_file, self._timeouts)
-            except OSError:  # ssl.SSLError is one
-                return _fault(Cause.CONNECT, "ca_file cannot be read, or holds no certificate.")
-        return ZeptomailConnection(self._session, url, token, self._bounce_address)
+        return self._pool.open() or ZeptomailConnection(self._pool, url, self._tokens, self._terms)
 
     async def aclose(self) -> None:
-        """Close the pool, and with it what its connections still wait for."""
-        session, self._session = self._session, None
-        if session is not None:
-            await session.close()
+        """Close the pool."""
+        await self._pool.aclose()
+
+
+class _Terms(Struct, frozen=True):
+    """What the agent's configuration says to every request."""
+
+    bounce_address: str | None
+    own_domain: str | None
+
+
+class Tokens:
+    """One or two send tokens of an agent: the one that worked last goes first."""
+
+    def __init__(self, channel: str, tokens: tuple[Secret, ...]) -> None:
+        self._channel = channel
+        self.in_order = tokens
+
+    def are_plausible(self) -> bool:
+        """True where each of them could be a token."""
+        return all(_TOKEN.fullmatch(token.reveal()) for token in self.in_order)
+
+    def prefer(self, token: Secret) -> None:
+        """Let this one go first from now on: the other was refused."""
+        if self.in_order[0] is not token:
+            self.in_order = (token, *(other for other in self.in_order if other is not token))
+            remedy = "the other token works: revoke or replace the one that ZeptoMail refuses"
+            get_logger().warning("channel.token_refused", channel=self._channel, remedy=remedy)
 
 
 class ZeptomailConnection:
     """A lane's way into the channel's pool."""
 
-    def __init__(
-        self, session: aiohttp.ClientSession, url: URL, token: Secret, bounce_address: str | None
-    ) -> None:
-        self._session = session
+    def __init__(self, pool: HttpPool, url: URL, tokens: Tokens, terms: _Terms) -> None:
+        self._pool = pool
         self._url = url
-        self._token = token
-        self._bounce_address = bounce_address
+        self._tokens = tokens
+        self._terms = terms
         self._open = True
 
     @property
     def usable(self) -> bool:
         """False once it or its channel was closed: what one exchange loses, the pool replaces."""
-        return self._open and not self._session.closed
+        return self._open and not self._pool.closed
 
     async def submit(self, order: Order, commit: Commit) -> Submission:
         """Submit one message; see `Connection.submit`."""
         if not self.usable:
-            return _fault(Cause.CONNECT, "The channel was closed in the meantime.")
-        code = breach(order.mail)
+            return connect_fault("The channel was closed in the meantime.")
+        code = breach(order)
         if code is not None:
             return _refused_here(order, code)
-        body = encode(build(order, self._bounce_address))
+        body = encode(build(order, self._terms.bounce_address))
         if len(body) > MAX_ENCODED:
             return _refused_here(order, TOO_LONG)
         await commit((None,) * len(order.recipients))
@@ -143,28 +151,38 @@ class ZeptomailConnection:
         self._open = False
 
     async def _exchange(self, order: Order, body: bytes) -> Submission:
-        try:
-            response = await self._session.post(
-                self._url,
-                data=body if len(body) < STREAM_FROM else io.BytesIO(body),
-                headers={
-                    "Authorization": f"{SCHEME} {self._token.reveal()}",
-                    "Content-Type": "application/json",
-                    "Accept": "application/json",
-                },
-                allow_redirects=False,
-            )
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-            return _connect_fault(error)
-        # Past this point the request may have been written: whatever a hostile answer makes the HTTP
-        # library raise, it must not look as if the message had not left.
-        except Exception:  # noqa: BLE001
+        answer = await self._post(body)
+        if isinstance(answer, ChannelFault):
+            return answer
+        if isinstance(answer, Lost):
             return Submitted((Answer(Ambiguous(Phase.DONE)),) * len(order.recipients))
-        reach("after_request")
-        answer = await _read(response)
-        fields = response.headers
-        now = read_clock(fields.get("Date"), time.time())
-        return classify(order, response.status, answer, fields.get("Retry-After"), now)
+        heard, said = answer
+        return classify(order, heard.status, said, heard.retry_after, own_domain=self._terms.own_domain)
+
+    async def _post(self, body: bytes) -> tuple[HttpAnswer, Said] | ChannelFault | Lost:
+        """POST, and once more with the second token where the first one was refused, and for nothing else."""
+        *others, last = self._tokens.in_order
+        for token in others:
+            answer = await self._post_with(token, body)
+            if not (isinstance(answer, tuple) and _is_bad_token(*answer)):
+                return answer
+        answer = await self._post_with(last, body)
+        if isinstance(answer, tuple) and not _is_bad_token(*answer):
+            self._tokens.prefer(last)
+        return answer
+
+    async def _post_with(self, token: Secret, body: bytes) -> tuple[HttpAnswer, Said] | ChannelFault | Lost:
+        answer = await self._pool.post(self._url, body, headers(token))
+        return (answer, read(answer.body)) if isinstance(answer, HttpAnswer) else answer
+
+
+def headers(token: Secret, content_type: str = "application/json") -> dict[str, str]:
+    """Return the header fields of a request."""
+    return {
+        "Authorization": f"{SCHEME} {token.reveal()}",
+        "Content-Type": content_type,
+        "Accept": "application/json",
+    }
 
 
 def normalise_token(token: Secret) -> Secret:
@@ -181,84 +199,10 @@ def send_url(base_url: str) -> str:
     return f"{base}/v1.1/email"
 
 
-def _checked_url(base_url: str) -> URL | ChannelFault:
-    try:
-        url = URL(send_url(base_url))
-    except ValueError:
-        return _fault(Cause.CONNECT, "base_url is not a URL.")
-    if not url.host or url.scheme not in ("http", "https"):
-        return _fault(Cause.CONNECT, "base_url is not a URL that begins with https and names a host.")
-    if url.scheme == "http" and not _is_loopback(url.host):
-        return _fault(Cause.AUTH, "base_url must begin with https, or the token would travel in the clear.")
-    return url
-
-
-def _session(ca_file: str | None, timeouts: Timeouts) -> aiohttp.ClientSession:
-    context = ssl.create_default_context(cafile=ca_file)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    connector = aiohttp.TCPConnector(
-        ssl=context,
-        limit=0,  # the lanes are the limit
-        keepalive_timeout=KEEPALIVE,
-        ttl_dns_cache=DNS_TTL,
-        resolver=ThreadResolver(),
-    )
-    return aiohttp.ClientSession(
-        connector=connector,
-        cookie_jar=aiohttp.DummyCookieJar(),  # the provider's session cookies would tie lanes together
-        timeout=aiohttp.ClientTimeout(total=timeouts.total, connect=timeouts.connect),
-        headers={"User-Agent": "Postroom"},
-        trust_env=False,
-    )
-
-
-async def _read(response: aiohttp.ClientResponse) -> bytes:
-    """Return the body, or nothing of one that is too long or breaks off: the status has come all the same."""
-    body = bytearray()
-    whole = False
-    try:
-        async for chunk in response.content.iter_any():
-            body += chunk
-            if len(body) > MAX_ANSWER:
-                return b""
-        whole = True
-        return bytes(body)
-    except Exception:  # noqa: BLE001  # as in `_exchange`
-        return b""
-    finally:
-        # An early no may have cut our request short, and half a request spoils the connection.
-        if whole and response.status < HTTPStatus.BAD_REQUEST:
-            response.release()
-        else:
-            response.close()
+def _is_bad_token(answer: HttpAnswer, said: Said) -> bool:
+    return answer.status == 401 and "SERR_157" in said.details
 
 
 def _refused_here(order: Order, code: str) -> Submitted:
     answer = Answer(Refused(Phase.REQUEST, "message"), enhanced_code=code)
     return Submitted((answer,) * len(order.recipients))
-
-
-def _connect_fault(error: aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError) -> ChannelFault:
-    """Say in our words why there was no connection."""
-    if isinstance(error, aiohttp.ClientConnectorCertificateError):
-        code = getattr(error.certificate_error, "verify_code", None)
-        reason = _CERTIFICATE.get(code, "cannot be verified") if code is not None else "cannot be verified"
-        return _fault(Cause.CONNECT, f"The certificate of base_url's host {reason}.")
-    if isinstance(error, aiohttp.ClientConnectorDNSError):
-        return _fault(Cause.CONNECT, "The name of base_url's host does not resolve.")
-    if isinstance(error, aiohttp.ClientSSLError):
-        return _fault(Cause.CONNECT, "The host of base_url does not speak TLS 1.2 or later on this port.")
-    if isinstance(error, aiohttp.ConnectionTimeoutError):
-        return _fault(Cause.CONNECT, "The host of base_url did not answer in time.")
-    return _fault(Cause.CONNECT, "The host of base_url cannot be reached, or refuses connections.")
-
-
-def _fault(cause: Cause, text: str) -> ChannelFault:
-    return ChannelFault(cause, Phase.CONNECT, text)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

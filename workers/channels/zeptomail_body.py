@@ -3,26 +3,21 @@
 import msgspec
 from msgspec import Struct
 
+from postroom.files import has_refused_ending
 from postroom.message import Address, Attachment, Mail
 from workers.channels.seam import Order
 
 # The provider's documented limits. Its own codes name the breach, as in an answer of its own.
 MAX_ENCODED = 15 * 1024 * 1024  # it does not say before or after base64: the encoded size is the safe reading
 MAX_ATTACHMENTS = 60
+MAX_RECIPIENTS = 500
+MAX_REPLY_TO = 40
 MAX_SUBJECT = 500
 MAX_NAME = 250
 MAX_FILENAME = 150
 TOO_MANY = "SM_127"
 TOO_LONG = "SM_129"
 FORBIDDEN_FILE = "TM_3501"
-
-_FORBIDDEN = """
-    ade adp app asp bas bat cer chm cmd com cpl crt csh der exe fxp gadget hlp hpj hta inf ins isp js jse ksh
-    lib lnk mad maf mag mam maq mar mas mat mau mav maw mda mdb mde mdt mdw mdz msc msh msh1 msh1xml msh2
-    msh2xml mshxml msi msp mst ops osd pcd pif plg prf prg ps1 ps1xml ps2 ps2xml psc1 psc2 pst reg scf scr sct
-    shb shs sys tmp url vb vbe vbp vbs vsmacros vsw vxd ws wsc wsf wsh xnk
-"""
-FORBIDDEN_EXTENSIONS = frozenset(_FORBIDDEN.split())
 
 # Fields the provider makes from the rest of the body, or reads as orders to itself.
 STRUCTURAL = frozenset(
@@ -85,9 +80,15 @@ class SendRequest(Struct, frozen=True, kw_only=True, omit_defaults=True, rename=
     bounce_address: str = ""
 
 
-def breach(mail: Mail) -> str | None:
-    """Return the provider's code for the first of its limits that the mail breaks, before any encoding."""
-    if len(mail.attachments) > MAX_ATTACHMENTS:
+def breach(order: Order) -> str | None:
+    """Return the provider's code for the first of its limits that the order breaks, before any encoding."""
+    mail = order.mail
+    too_many = (
+        len(mail.attachments) > MAX_ATTACHMENTS
+        or len(order.recipients) > MAX_RECIPIENTS
+        or len(mail.reply_to) > MAX_REPLY_TO
+    )
+    if too_many:
         return TOO_MANY
     names = (mail.sender, *mail.to, *mail.cc, *mail.bcc, *mail.reply_to)
     too_long = (
@@ -98,7 +99,7 @@ def breach(mail: Mail) -> str | None:
     )
     if too_long:
         return TOO_LONG
-    if any(_extension(file.name) in FORBIDDEN_EXTENSIONS for file in mail.attachments):
+    if any(has_refused_ending(file.name) for file in mail.attachments):
         return FORBIDDEN_FILE
     return None
 
@@ -120,7 +121,9 @@ def build(order: Order, bounce_address: str | None = None) -> SendRequest:
         subject=mail.content.subject,
         htmlbody=html,
         textbody=mail.content.text or "",
-        attachments=tuple(File(f.name, f.content_type, f.data) for f in mail.attachments if f.cid is None),
+        attachments=tuple(
+            File(f.name, _bare(f.content_type), f.data) for f in mail.attachments if f.cid is None
+        ),
         inline_images=_inline(mail.attachments),
         track_clicks=mail.track_clicks and bool(html),  # the provider tracks in HTML only
         track_opens=mail.track_opens and bool(html),
@@ -143,12 +146,6 @@ def encode(request: SendRequest) -> bytes:
     return msgspec.json.encode(request)
 
 
-def _extension(name: str) -> str:
-    # Windows drops trailing dots and spaces, so `a.exe.` runs as well as `a.exe`.
-    _, dot, extension = name.rstrip(". ").rpartition(".")
-    return extension.lower() if dot else ""
-
-
 def _mailbox(box: Address) -> Mailbox:
     return Mailbox(box.address, box.name)
 
@@ -158,7 +155,11 @@ def _wrap(box: Address) -> Recipient:
 
 
 def _inline(files: tuple[Attachment, ...]) -> tuple[InlineImage, ...]:
-    return tuple(InlineImage(f.cid, f.content_type, f.data) for f in files if f.cid is not None)
+    return tuple(InlineImage(f.cid, _bare(f.content_type), f.data) for f in files if f.cid is not None)
+
+
+def _bare(content_type: str) -> str:
+    return content_type.partition(";")[0]
 
 
 def _headers(mail: Mail) -> dict[str, str]:
