@@ -1,7 +1,7 @@
 # One image, two commands: `serve` (the API, the default) and `work` (a worker).
 # It holds the base dependencies only; what `postroom dev` needs beside them is left out.
 
-FROM python:3.12-slim-bookworm AS builder
+FROM python:3.12.12-slim-bookworm AS builder
 
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PIP_NO_CACHE_DIR=1 \
@@ -27,7 +27,7 @@ RUN pip wheel --no-deps --wheel-dir dist . \
     && pip --python /opt/postroom/bin/python install --no-deps dist/*.whl \
     && pip --python /opt/postroom/bin/python check
 
-FROM python:3.12-slim-bookworm
+FROM python:3.12.12-slim-bookworm
 
 ARG VERSION=0.1.0
 ARG REVISION=unknown

@@ -7,7 +7,7 @@ BIN := .venv/bin
 PORT ?= 8080
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help run test faults soak scale check openapi format clean
+.PHONY: help run test faults soak scale chart check openapi docs format clean
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -19,7 +19,7 @@ run: .venv/run.stamp ## Start everything here (Redis, API, worker, inbox), send 
 	@PORT=$(PORT) exec $(BIN)/postroom dev
 
 test: .venv/test.stamp ## Run all tests against real Redis, SMTP and HTTP processes
-	@$(BIN)/python -m pytest -q -n 2 --dist loadfile --ignore tests/path --ignore tests/faults --ignore tests/scale
+	@$(BIN)/python -m pytest -q -n 2 --dist loadfile --ignore tests/path --ignore tests/faults --ignore tests/scale --ignore tests/chart/test_judges.py
 	@$(BIN)/python -m pytest -q tests/path tests/faults tests/scale
 
 faults: .venv/test.stamp ## Run all cases of the fault suite, by name (five minutes)
@@ -31,6 +31,10 @@ soak: .venv/test.stamp ## Random faults against a load, then the promises: SEED=
 scale: .venv/test.stamp ## Measure at size: backlogs, agents, workers, neighbours, recovery (about 10 minutes)
 	@POSTROOM_LONG=1 $(BIN)/python -m pytest -q -s tests/scale
 
+chart: .venv/chart.stamp ## Judge the Helm chart: two Helms, schemas, promtool, checkov, hadolint (fetches them once)
+	@.ci/judges .venv/judges
+	@$(BIN)/python -m pytest -q -n 2 tests/chart
+
 check: .venv/test.stamp ## Lint, types, import contracts
 	@$(BIN)/ruff format --check --quiet . && $(BIN)/ruff check --quiet . && echo "ruff: clean"
 	@$(BIN)/mypy
@@ -38,6 +42,9 @@ check: .venv/test.stamp ## Lint, types, import contracts
 
 openapi: .venv/test.stamp ## Write openapi/postroom.yaml from the code
 	@$(BIN)/python -m openapi.generate
+
+docs: .venv/test.stamp ## Write the pages that are made from code and values
+	@$(BIN)/python deploy/helm/readme.py
 
 format: .venv/test.stamp ## Format the code
 	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
@@ -61,4 +68,9 @@ clean: ## Remove the virtual environment, caches and the data of make run
 .venv/test.stamp: .venv/run.stamp
 	@echo "Installing what the tests need …"
 	@$(INSTALL) --editable '.[test]'
+	@touch $@
+
+.venv/chart.stamp: .venv/test.stamp
+	@echo "Installing what judges the chart …"
+	@$(INSTALL) --editable '.[chart]'
 	@touch $@

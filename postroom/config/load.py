@@ -68,7 +68,10 @@ def _resolve(config: Config, folder: Path, environ: Mapping[str, str]) -> Config
     redis, templates = config.redis, config.templates
     if url := environ.get("POSTROOM_REDIS_URL"):
         redis = msgspec.structs.replace(redis, url=url)
-    templates = msgspec.structs.replace(templates, dir=str(folder / templates.dir))
+    if url := environ.get("POSTROOM_ARQ_URL"):
+        redis = msgspec.structs.replace(redis, arq_url=url)
+    where = environ.get("POSTROOM_TEMPLATES_DIR") or templates.dir
+    templates = msgspec.structs.replace(templates, dir=str(folder / where))
     agents = {name: _anchor_files(agent, folder) for name, agent in config.agents.items()}
     return msgspec.structs.replace(config, redis=redis, templates=templates, agents=agents)
 

@@ -407,10 +407,13 @@ def test_defaults_are_those_of_the_contract(load):
 
 
 def test_the_environment_overrides_redis_and_the_file_anchors_its_folders(load, tmp_path):
-    """POSTROOM_REDIS_URL wins over the file, and a relative folder is taken from the file's own."""
+    """Variables win over the file, and a relative folder is taken from the file's own."""
     found = load("[redis]\nurl = 'redis://a'\n[templates]\ndir = 'mine'", {"POSTROOM_REDIS_URL": "redis://b"})
     assert ("redis://b", str(tmp_path / "mine")) == (found.redis.url, found.templates.dir)
     assert "/srv/t" == load("[templates]\ndir = '/srv/t'").templates.dir
+    environ = {"POSTROOM_ARQ_URL": "redis://c", "POSTROOM_TEMPLATES_DIR": "/app/templates"}
+    found = load("[redis]\narq_url = 'redis://a'\n[templates]\ndir = 'mine'", environ)
+    assert ("redis://c", "/app/templates") == (found.redis.arq_url, found.templates.dir)
 
 
 def test_an_agents_domains_are_those_of_its_from_unless_it_names_others(load):

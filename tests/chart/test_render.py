@@ -1,0 +1,245 @@
+"""What the chart renders to: what holds for every pod, and what the options do."""
+
+import re
+import tomllib
+
+import pytest
+
+from postroom.config.load import load_config
+from postroom.settings import read_settings
+from tests.chart.conftest import CASES, CHART, any_helm, pods, rendered, run, template, the
+
+SECRET_WORDS = re.compile(r"password|token|secret", re.IGNORECASE)
+
+
+def container(objects, name):
+    """Return the first container of what is called so."""
+    return dict(pods(objects))[name]["spec"]["containers"][0]
+
+
+def environment(box):
+    """Return a container's variables as far as they have values."""
+    return {entry["name"]: entry["value"] for entry in box.get("env", []) if "value" in entry}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_pod_is_locked_down(case):
+    """No root, no writable root, no capabilities, no token, no links to services; memory is bounded, CPU is not."""
+    for name, pod in pods(rendered(case)):
+        spec = pod["spec"]
+        assert spec["automountServiceAccountToken"] is False, name
+        assert spec["enableServiceLinks"] is False, name
+        assert spec["securityContext"]["runAsNonRoot"] is True, name
+        assert spec["securityContext"]["runAsUser"] >= 10001 - 10 * ("redis" in name), name
+        for box in spec["containers"]:
+            security = box["securityContext"]
+            assert security["readOnlyRootFilesystem"] is True
+            assert security["allowPrivilegeEscalation"] is False
+            assert ["ALL"] == security["capabilities"]["drop"]
+            assert "RuntimeDefault" == security["seccompProfile"]["type"]
+            assert "memory" in box["resources"]["limits"]
+            assert "cpu" not in box["resources"]["limits"]
+            assert {"cpu", "memory"} <= set(box["resources"]["requests"])
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_selectors_find_the_pods_they_are_for(case):
+    """Each Service, Deployment, budget and policy selects by labels that pods of this release have."""
+    objects = rendered(case)
+    labels = [pod["metadata"]["labels"] for _, pod in pods(objects)]
+    for o in objects:
+        spec = o.get("spec", {})
+        wanted = {
+            "Service": spec.get("selector"),
+            "Deployment": spec.get("selector", {}).get("matchLabels"),
+            "StatefulSet": spec.get("selector", {}).get("matchLabels"),
+            "PodDisruptionBudget": spec.get("selector", {}).get("matchLabels"),
+            "NetworkPolicy": spec.get("podSelector", {}).get("matchLabels"),
+        }.get(o["kind"])
+        if wanted is not None:
+            found = [have for have in labels if wanted.items() <= have.items()]
+            assert found, (o["kind"], o["metadata"]["name"])
+
+
+def test_a_deployment_never_takes_the_other_ones_pods():
+    """Selectors of the API and of the workers do not overlap, nor do those of two releases."""
+    objects = rendered("minimal")
+    api, worker = (the(objects, "Deployment", f"shop-postroom-{c}")["spec"] for c in ("api", "worker"))
+    assert not api["selector"]["matchLabels"].items() <= worker["template"]["metadata"]["labels"].items()
+    assert not worker["selector"]["matchLabels"].items() <= api["template"]["metadata"]["labels"].items()
+    assert "shop" == api["selector"]["matchLabels"]["app.kubernetes.io/instance"]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_probes_ask_the_metrics_port_and_grace_is_longer_than_the_work(case):
+    """Liveness is `/livez`, which never asks Redis; a pod is given the time its work takes to end."""
+    for name, pod in pods(rendered(case)):
+        if not name.endswith(("-api", "-worker")):
+            continue
+        spec = pod["spec"]
+        (box,) = spec["containers"]
+        assert {"path": "/livez", "port": "metrics"} == box["livenessProbe"]["httpGet"]
+        assert {"path": "/livez", "port": "metrics"} == box["startupProbe"]["httpGet"]
+        assert {"path": "/readyz", "port": "metrics"} == box["readinessProbe"]["httpGet"]
+        assert box["startupProbe"]["periodSeconds"] * box["startupProbe"]["failureThreshold"] >= 60
+        if name.endswith("-worker"):
+            assert spec["terminationGracePeriodSeconds"] >= 145
+        else:
+            wait = box["lifecycle"]["preStop"]["sleep"]["seconds"]
+            assert spec["terminationGracePeriodSeconds"] >= wait + 17
+
+
+def test_an_old_kubernetes_waits_without_a_shell():
+    """Before 1.30 there is no `sleep` action: the image's own interpreter waits."""
+    hook = container(rendered("minimal", "--kube-version", "1.25.0"), "shop-postroom-api")["lifecycle"][
+        "preStop"
+    ]
+    assert ["python", "-c", "import time; time.sleep(8)"] == hook["exec"]["command"]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_variable_is_one_the_processes_know(case, tmp_path):
+    """What the chart sets is read: settings come out as they were meant, and the configuration loads."""
+    objects = rendered(case)
+    for name, pod in pods(objects):
+        if not name.endswith(("-api", "-worker", "-check")):
+            continue
+        told = environment(pod["spec"]["containers"][0])
+        settings = read_settings(told)
+        ports = {
+            port["name"]: port["containerPort"] for port in pod["spec"]["containers"][0].get("ports", [])
+        }
+        assert ports.get("metrics", settings.metrics_port) == settings.metrics_port
+        assert ports.get("http", settings.port) == settings.port
+        assert "0.0.0.0" == settings.host
+        known = {
+            "CONFIG",
+            "HOST",
+            "PORT",
+            "METRICS_PORT",
+            "LOG_FORMAT",
+            "LOG_LEVEL",
+            "REDIS_URL",
+            "ARQ_URL",
+            "TEMPLATES_DIR",
+        }
+        assert {n for n in told if n.startswith("POSTROOM_")} <= {f"POSTROOM_{n}" for n in known}
+    for o in objects:
+        if o["kind"] == "ConfigMap" and "postroom.toml" in o["data"]:
+            (tmp_path / "postroom.toml").write_text(o["data"]["postroom.toml"])
+            environ = told | {"ORDERS_SMTP_PASSWORD": "x", "POSTROOM_REDIS_URL": "redis://r:6379/0"}
+            assert (
+                told["POSTROOM_TEMPLATES_DIR"]
+                == load_config(tmp_path / "postroom.toml", environ).templates.dir
+            )
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_no_secret_stands_in_a_config_map_or_a_variable(case):
+    """Secrets are referenced; the chart makes no Secret of its own."""
+    for o in rendered(case):
+        assert "Secret" != o["kind"]
+        if o["kind"] == "ConfigMap":
+            for text in o["data"].values():
+                for line in text.splitlines():
+                    assert not SECRET_WORDS.search(line) or "env =" in line or "file =" in line, line
+    for name, pod in pods(rendered(case)):
+        for entry in pod["spec"]["containers"][0].get("env", []):
+            if SECRET_WORDS.search(entry["name"]):
+                assert "secretKeyRef" in entry.get("valueFrom", {}), (name, entry["name"])
+
+
+def test_a_changed_configuration_restarts_the_pods():
+    """Its checksum is in the pod, and only there: the selector stays."""
+    sums = set()
+    for extra in ("", "environment = 'x'\n"):
+        toml = f"{extra}[redis]\nurl = 'redis://redis:6379'\n"
+        deployment = the(
+            rendered("minimal", "--set-string", f"config.toml={toml}"), "Deployment", "shop-postroom-api"
+        )
+        sums.add(deployment["spec"]["template"]["metadata"]["annotations"]["checksum/config"])
+    assert 2 == len(sums)
+
+
+def test_scaling_takes_the_count_of_pods_away_from_the_deployment():
+    """Where something scales a Deployment, an upgrade does not reset it."""
+    objects = rendered("ha")
+    for component in ("api", "worker"):
+        assert "replicas" not in the(objects, "Deployment", f"shop-postroom-{component}")["spec"]
+    scaled = the(objects, "ScaledObject")["spec"]
+    assert "shop-postroom-worker" == scaled["scaleTargetRef"]["name"]
+    assert scaled["cooldownPeriod"] >= 130
+    assert "postroom_oldest_due_seconds" in scaled["triggers"][0]["metadata"]["query"]
+    assert (
+        "External"
+        == the(rendered("full"), "HorizontalPodAutoscaler", "mailroom-worker")["spec"]["metrics"][0]["type"]
+    )
+
+
+def test_a_single_pod_has_no_budget():
+    """A disruption budget for one pod would only block the drain of its node."""
+    assert [] == [o for o in rendered("small") if o["kind"] == "PodDisruptionBudget"]
+
+
+def test_the_api_takes_only_whom_it_is_told_and_the_test_pod():
+    """`networkPolicy.apiFrom` shuts everybody else out, but not `helm test`."""
+    policy = the(rendered("ha"), "NetworkPolicy", "shop-postroom-api")["spec"]["ingress"]
+    (callers,) = [rule["from"] for rule in policy if rule["ports"] == [{"port": "http"}]]
+    assert 2 == len(callers)
+    test_labels = dict(pods(rendered("ha")))["shop-postroom-test"]["metadata"]["labels"]
+    assert callers[0]["podSelector"]["matchLabels"].items() <= test_labels.items()
+    worker = the(rendered("ha"), "NetworkPolicy", "shop-postroom-worker")["spec"]
+    assert [] == [rule for rule in worker["ingress"] if {"port": "http"} in rule["ports"]]
+    assert [587] == [p["port"] for rule in worker["egress"] for p in rule["ports"] if p["port"] == 587]
+
+
+def test_the_small_redis_keeps_what_it_is_given():
+    """AOF `always`, no eviction, a limit, a volume; its password goes by reference on both sides."""
+    objects = rendered("small")
+    conf = the(objects, "ConfigMap", "shop-postroom-redis")["data"]["redis.conf"]
+    for line in ("appendonly yes", "appendfsync always", "maxmemory-policy noeviction", "maxmemory 400mb"):
+        assert line in conf
+    assert the(objects, "StatefulSet")["spec"]["volumeClaimTemplates"]
+    told = environment(container(objects, "shop-postroom-worker"))
+    assert "redis://:$(POSTROOM_REDIS_PASSWORD)@shop-postroom-redis:6379/0" == told["POSTROOM_REDIS_URL"]
+    names = [entry["name"] for entry in container(objects, "shop-postroom-worker")["env"]]
+    assert names.index("POSTROOM_REDIS_PASSWORD") < names.index("POSTROOM_REDIS_URL")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--set", "api.preStopSeconds=20"], "at least api.preStopSeconds + 17 = 37"),
+        (["--set", "worker.terminationGracePeriodSeconds=90"], "145"),
+        (["--set", "config.toml="], "no configuration"),
+        (["--set", "config.existingConfigMap=x"], "exclude each other"),
+        (["--set", "redis.enabled=true,redis.external.existingSecret=x"], "exclude each other"),
+        (["--set-string", "config.toml=environment = 'x'"], "no Redis"),
+        (["--set", "worker.scaling.minReplicas=9"], "larger than maxReplicas"),
+        (["--set", "worker.scaling.minReplicas=0"], "minReplicas"),
+        (["--set", "ports.metrics=8080"], "must differ"),
+        (["--set", "worker.replica=3"], "replica"),
+    ],
+)  # fmt: skip
+def test_what_cannot_work_is_refused_with_a_sentence(options, words):
+    """Helm says what is wrong before anything is installed."""
+    done = template(any_helm(), "minimal", *options)
+    assert 0 != done.returncode
+    assert words in done.stderr
+
+
+def test_the_longest_release_name_makes_names_that_fit():
+    """Objects' names stay within 63 characters."""
+    done = run(any_helm(), "template", "r" * 53, CHART, "--values", CHART / "ci" / "small-values.yaml")
+    assert 0 == done.returncode, done.stderr
+    names = re.findall(r"^  name: (\S+)$", done.stdout, re.MULTILINE)
+    assert names
+    assert [] == [name for name in names if len(name) > 63]
+
+
+def test_the_configuration_of_the_examples_is_toml():
+    """The values files that ship are whole examples."""
+    for case in CASES:
+        for o in rendered(case):
+            if o["kind"] == "ConfigMap" and "postroom.toml" in o["data"]:
+                tomllib.loads(o["data"]["postroom.toml"])
