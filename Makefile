@@ -7,7 +7,7 @@ BIN := .venv/bin
 PORT ?= 8080
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help run test faults soak scale chart check openapi docs format clean
+.PHONY: help run test faults soak scale bench chart check openapi docs format clean
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -34,6 +34,9 @@ scale: .venv/test.stamp ## Measure at size: backlogs, agents, workers, neighbour
 chart: .venv/chart.stamp ## Judge the Helm chart: two Helms, schemas, promtool, checkov, hadolint (fetches them once)
 	@.ci/judges .venv/judges
 	@$(BIN)/python -m pytest -q -n 2 tests/chart
+
+bench: .venv/bench.stamp ## Measure against baselines, with a verdict (about 10 minutes): ONLY=accept,deliver-smtp PAIRS=3
+	@$(BIN)/python -m bench $(if $(ONLY),--only $(ONLY)) $(if $(PAIRS),--pairs $(PAIRS))
 
 check: .venv/test.stamp ## Lint, types, import contracts
 	@$(BIN)/ruff format --check --quiet . && $(BIN)/ruff check --quiet . && echo "ruff: clean"
@@ -73,4 +76,9 @@ clean: ## Remove the virtual environment, caches and the data of make run
 .venv/chart.stamp: .venv/test.stamp
 	@echo "Installing what judges the chart …"
 	@$(INSTALL) --editable '.[chart]'
+	@touch $@
+
+.venv/bench.stamp: .venv/run.stamp
+	@echo "Installing what the bench compares with …"
+	@$(INSTALL) --editable '.[bench]'
 	@touch $@

@@ -1,0 +1,1 @@
+"""What posts, fills and drips, each in a process of its own."""

@@ -1,0 +1,73 @@
+"""What every scenario is given: cores, a folder, children, and a voice; and how legs take turns."""
+
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from bench.machine import Cores
+from bench.processes import Children
+
+Leg = Callable[[], float]
+
+
+class Run:
+    """One run of the bench."""
+
+    def __init__(self, cores: Cores, pairs: int) -> None:
+        self.cores = cores
+        self.pairs = pairs
+        self.series: dict[str, Any] = {}  # what the plots are drawn from, by scenario
+        self.began = time.monotonic()
+        self._scenario = ""
+        self._folder = Path(tempfile.mkdtemp(prefix="pb-"))  # short: a unix socket's path has 104 bytes
+        self._places = 0
+
+    def close(self) -> None:
+        """Forget the folder."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def enter(self, scenario: str) -> None:
+        """Name what the next words are about."""
+        self._scenario = scenario
+
+    def say(self, text: str) -> None:
+        """Tell how far it has come."""
+        minutes, seconds = divmod(int(time.monotonic() - self.began), 60)
+        print(f"  {minutes:2d}:{seconds:02d}  {self._scenario:14} {text}", file=sys.stderr, flush=True)
+
+    @contextmanager
+    def children(self) -> Iterator[Children]:
+        """Give a place for processes, all of which end with the block."""
+        folder = self.place("c")
+        with Children(folder) as children:
+            yield children
+
+    def place(self, name: str) -> Path:
+        """Return a new folder."""
+        self._places += 1
+        folder = self._folder / f"{name}{self._places}"
+        folder.mkdir()
+        return folder
+
+    def take_turns(self, **legs: Leg) -> dict[str, list[float]]:
+        """Run each leg once a pair, in turn, every second time from the last to the first."""
+        found: dict[str, list[float]] = {name: [] for name in legs}
+        for number in range(self.pairs):
+            order = list(legs) if number % 2 == 0 else list(reversed(legs))
+            for name in order:
+                found[name].append(legs[name]())
+            told = " · ".join(f"{name.replace('_', ' ')} {found[name][-1]:,.0f}" for name in legs)
+            self.say(f"{number + 1}/{self.pairs}: {told}")
+        return found
+
+
+def as_json(**words: Any) -> str:
+    """Return an order to a process as one line."""
+    return msgspec.json.encode(words).decode()

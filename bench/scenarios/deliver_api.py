@@ -1,0 +1,60 @@
+"""Deliver over an HTTP API: messages/s of one worker, against a bare loop of the same client with the same bodies."""
+
+from bench.arithmetic import Row, VoidError, compare, ratio_at_least
+from bench.delivering import CONNECTIONS, COUNT, fill, rate_of_worker
+from bench.processes import Child, Children
+from bench.product import API, Agents, Product, RedisServer
+from bench.run import Run, as_json
+
+MUST = ratio_at_least(0.45)
+
+
+def measure(run: Run) -> list[Row]:
+    """Each sender has the first core to itself; the provider, and the worker's Redis, are on the second."""
+    with run.children() as children:
+        sink = children.module("zepto", "bench.sinks.zeptomail", run.cores.second, talks=True)
+        port: int = sink.read()["port"]
+        worker_rate(children, run, sink, port, 200)
+        body: str = sink.ask("sample")["sample"]
+        rates = run.take_turns(
+            postroom=lambda: worker_rate(children, run, sink, port, COUNT),
+            bare_aiohttp=lambda: bare_rate(children, run, sink, port, body),
+        )
+    run.series["deliver_api"] = rates
+    row = Row(
+        scenario="deliver, API",
+        unit="messages/s",
+        against="a bare aiohttp loop",
+        stretch="0.7",
+        note=f"{len(body)} bytes a body",
+    )
+    return [compare(row, list(zip(rates["postroom"], rates["bare_aiohttp"], strict=True)), MUST)]
+
+
+def worker_rate(children: Children, run: Run, sink: Child, port: int, count: int) -> float:
+    """Return the rate of one worker from a full queue."""
+    redis = RedisServer(children, run.place("r"), run.cores.second)
+    agents = Agents(("orders",), port=port, channel=API, connections=CONNECTIONS)
+    product = Product(children, run.place("p"), redis, [agents])
+    fill(children, run, product, count)
+    sink.ask("clear")
+    worker = product.start_worker(run.cores.first)
+    rate = rate_of_worker(product, worker, count)
+    arrived = sink.ask("stats")["count"]
+    children.end(worker)
+    redis.end()
+    if arrived != count:
+        raise VoidError(f"{count} were sent and {arrived} arrived")
+    return rate
+
+
+def bare_rate(children: Children, run: Run, sink: Child, port: int, body: str) -> float:
+    """Return the rate of the bare loop."""
+    sink.ask("clear")
+    client = children.module("bare", "bench.baselines.bare_http", run.cores.first, talks=True)
+    found = client.ask(as_json(port=port, connections=CONNECTIONS, count=COUNT, body=body))
+    arrived = sink.ask("stats")["count"]
+    children.end(client)
+    if arrived != COUNT:
+        raise VoidError(f"{arrived} of {COUNT} arrived")
+    return float(found["count"] / found["seconds"])

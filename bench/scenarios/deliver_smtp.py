@@ -1,0 +1,158 @@
+"""Deliver over SMTP: messages/s of one worker, against postfix's own load generator into the same sink."""
+
+import os
+import re
+import subprocess
+import time
+
+from bench.arithmetic import Row, VoidError, compare, median, ratio_at_least
+from bench.delivering import CONNECTIONS, COUNT, fill, rate_of_worker
+from bench.machine import find_postfix
+from bench.processes import Child, Children, free_port, listens, until
+from bench.product import Agents, Product, RedisServer
+from bench.run import Run, as_json
+
+MUST = ratio_at_least(0.30)
+SOURCE_COUNT = 30_000
+
+
+def measure(run: Run) -> list[Row]:
+    """Each sender has the first core to itself; the sink, and the worker's Redis, are on the second."""
+    row = Row(scenario="deliver, SMTP", unit="messages/s", against="smtp-source -d", stretch="0.5")
+    source, sink = find_postfix("smtp-source"), find_postfix("smtp-sink")
+    with run.children() as children:
+        message = sample(children, run)
+        if source is None or sink is None:
+            return [without_postfix(children, run, row, message)]
+        size = str(len(message))
+        rates = run.take_turns(
+            postroom=lambda: worker_rate(children, run, PostfixSink(children, run, sink)),
+            smtp_source=lambda: source_rate(children, run, PostfixSink(children, run, sink), source, size),
+            bare_python=lambda: bare_rate(children, run, PostfixSink(children, run, sink), message),
+        )
+    run.series["deliver_smtp"] = rates
+    row.note = (
+        f"{size} bytes a message; a bare pipelined Python client: {median(rates['bare_python']):,.0f}/s"
+    )
+    return [compare(row, list(zip(rates["postroom"], rates["smtp_source"], strict=True)), MUST)]
+
+
+def without_postfix(children: Children, run: Run, row: Row, message: str) -> Row:
+    """Measure what can be measured without postfix, and say loudly that the row is not."""
+    run.say("postfix's smtp-source and smtp-sink are NOT INSTALLED: this row is skipped")
+    rates = run.take_turns(
+        postroom=lambda: worker_rate(children, run, OwnSink(children, run)),
+        bare_python=lambda: bare_rate(children, run, OwnSink(children, run), message),
+    )
+    run.series["deliver_smtp"] = rates
+    row.against = "a bare pipelined Python client"
+    row.note = "SKIPPED: postfix's smtp-source and smtp-sink are not installed; shown against the bare client"
+    return compare(row, list(zip(rates["postroom"], rates["bare_python"], strict=True)), None)
+
+
+class PostfixSink:
+    """`smtp-sink`, which counts on its standard output."""
+
+    def __init__(self, children: Children, run: Run, binary: str) -> None:
+        self.port = free_port()
+        self._children = children
+        rights = ["-u", "nobody"] if os.geteuid() == 0 else []
+        command = [binary, "-c", *rights, f"127.0.0.1:{self.port}", "1000"]
+        self._path = children.folder / f"sink-{self.port}.log"
+        self._child = children.start(f"sink-{self.port}", command, run.cores.second)
+        until(lambda: listens(self.port), "smtp-sink listens", child=self._child)
+
+    def count(self) -> int:
+        """Return how many messages it took."""
+        size = self._path.stat().st_size
+        with self._path.open("rb") as log:
+            log.seek(max(0, size - 200))
+            found = re.findall(rb"mesg=([0-9]+)", log.read())
+        return int(found[-1]) if found else 0
+
+    def end(self) -> None:
+        """Stop it."""
+        self._children.end(self._child)
+
+
+class OwnSink:
+    """Our own sink, where postfix is not installed."""
+
+    def __init__(self, children: Children, run: Run, *words: str) -> None:
+        self._children = children
+        self._child = children.module("sink", "bench.sinks.smtp", run.cores.second, *words, talks=True)
+        self.port: int = self._child.read()["port"]
+
+    def count(self) -> int:
+        """Return how many messages it took."""
+        return int(self._child.ask("stats")["count"])
+
+    def sample(self) -> str:
+        """Return the first message it took."""
+        return str(self._child.ask("sample")["sample"])
+
+    def end(self) -> None:
+        """Stop it."""
+        self._children.end(self._child)
+
+
+Sink = PostfixSink | OwnSink
+
+
+def sample(children: Children, run: Run) -> str:
+    """Let a worker send a few messages, for their size, and so that everything is in the caches of the disk."""
+    sink = OwnSink(children, run)
+    worker_rate(children, run, sink, 200, keep=True)
+    found = sink.sample()
+    sink.end()
+    return found
+
+
+def worker_rate(children: Children, run: Run, sink: Sink, count: int = COUNT, *, keep: bool = False) -> float:
+    """Return the rate of one worker from a full queue, or whether all arrived."""
+    redis = RedisServer(children, run.place("r"), run.cores.second)
+    agents = Agents(("orders",), port=sink.port, connections=CONNECTIONS)
+    product = Product(children, run.place("p"), redis, [agents])
+    fill(children, run, product, count)
+    worker: Child = product.start_worker(run.cores.first)
+    rate = rate_of_worker(product, worker, count)
+    arrived = sink.count()
+    children.end(worker)
+    redis.end()
+    if not keep:
+        sink.end()
+    if arrived != count:
+        raise VoidError(f"{count} were sent and {arrived} arrived")
+    return rate
+
+
+def source_rate(children: Children, run: Run, sink: PostfixSink, source: str, size: str) -> float:
+    """Return the rate of postfix's load generator, over connections that it keeps."""
+    words = ["-d", "-s", str(CONNECTIONS), "-m", str(SOURCE_COUNT), "-l", size]
+    addresses = ["-f", "orders@shop.example", "-t", "ada.lovelace@customers.example"]
+    began = time.monotonic()
+    command = [source, *words, *addresses, f"127.0.0.1:{sink.port}"]
+    child = children.start("smtp-source", command, run.cores.first)
+    try:
+        code = child.process.wait(120)
+    except subprocess.TimeoutExpired:
+        raise VoidError("smtp-source did not end") from None
+    took, arrived = time.monotonic() - began, sink.count()
+    children.end(child)
+    sink.end()
+    if code or arrived != SOURCE_COUNT:
+        raise VoidError(f"smtp-source ended with {code}, and {arrived} of {SOURCE_COUNT} arrived")
+    return SOURCE_COUNT / took
+
+
+def bare_rate(children: Children, run: Run, sink: Sink, message: str) -> float:
+    """Return the rate of the bare client."""
+    client = children.module("bare", "bench.baselines.bare_smtp", run.cores.first, talks=True)
+    words = as_json(port=sink.port, connections=CONNECTIONS, count=SOURCE_COUNT, message=message)
+    found = client.ask(words)
+    arrived = sink.count()
+    children.end(client)
+    sink.end()
+    if arrived != SOURCE_COUNT:
+        raise VoidError(f"{arrived} of {SOURCE_COUNT} arrived")
+    return float(found["count"] / found["seconds"])

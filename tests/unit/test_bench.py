@@ -1,0 +1,91 @@
+"""The bench's arithmetic: what a run's legs come to, and when a row holds."""
+
+import pytest
+
+from bench.arithmetic import (
+    Row,
+    alone,
+    compare,
+    figure_at_most,
+    percentile,
+    ratio_at_least,
+    ratio_at_most,
+    void,
+    within,
+)
+from bench.bodies import FIND_MARKER, Template, marker, order
+from bench.report import cells
+
+
+def row() -> Row:
+    return Row(scenario="accept", unit="POST/s", against="nothing")
+
+
+def test_the_ratio_is_the_median_of_the_pairs_ratios():
+    """Not the ratio of the medians: a pair is two legs run one after the other, and what is compared."""
+    found = compare(row(), [(100, 200), (90, 100), (300, 500)], ratio_at_least(0.6))
+    assert (100, 200) == (found.figure, found.baseline)
+    assert 0.6 == found.ratio
+    assert (0.5, 0.9) == found.spread
+    assert 3 == found.pairs
+    assert found.holds
+
+
+@pytest.mark.parametrize(
+    ("must", "pair", "holds"),
+    [
+        (ratio_at_least(0.65), (65, 100), True),
+        (ratio_at_least(0.65), (64.9, 100), False),
+        (ratio_at_most(0.5), (50, 100), True),
+        (ratio_at_most(0.5), (51, 100), False),
+        (within(1.5, 50, "ms"), (149, 100), True),
+        (within(1.5, 50, "ms"), (151, 100), False),
+        (within(1.5, 50, "ms"), (59, 10), True),
+        (within(1.5, 50, "ms"), (61, 10), False),
+    ],
+)
+def test_a_row_holds_within_its_bound_and_not_beyond(must, pair, holds):
+    """Bounds are met exactly or not at all."""
+    assert holds == compare(row(), [pair], must).holds
+
+
+def test_a_figure_without_a_baseline_is_judged_by_itself():
+    """Its spread is that of the figures."""
+    found = alone(row(), [140, 160, 150], figure_at_most(150, " ms"))
+    assert (150, (140, 160), True) == (found.figure, found.spread, found.holds)
+    assert found.ratio is None
+    assert not alone(row(), [151], figure_at_most(150)).holds
+
+
+def test_a_void_run_does_not_hold():
+    """Whatever was measured of it."""
+    found = void(row(), "1 answer was not 2xx", ratio_at_least(0.65))
+    assert not found.holds
+    assert "void: 1 answer was not 2xx" == found.note
+    assert "NO" == cells(found)[-1]
+
+
+def test_a_row_without_a_bound_holds():
+    """It stands in the table for orientation."""
+    assert compare(row(), [(1, 1000)], None).holds
+
+
+@pytest.mark.parametrize(
+    ("count", "share", "expected"),
+    [(100, 0.99, 99), (100, 0.5, 50), (10, 0.99, 10), (1, 0.5, 1), (200, 0.99, 198)],
+)
+def test_a_percentile_is_one_of_the_values(count, share, expected):
+    """The smallest that this share of them does not pass."""
+    assert expected == percentile(range(count, 0, -1), share)
+
+
+def test_a_request_keeps_its_length_whatever_its_number():
+    """Else its Content-Length would be wrong, and the refs would not be unique."""
+    template = Template(8080, order())
+    first, second = template.write(1), template.write(12_345_678)
+    head, _, body = second.partition(b"\r\n\r\n")
+    assert len(first) == len(second)
+    assert f"Content-Length: {len(body)}".encode() in head
+    assert len(body) == template.size
+    assert marker(12_345_678).encode() == FIND_MARKER(body)[0]
+    assert b'"client_ref": "order-B12345678-shipped"' in body
