@@ -1,58 +1,45 @@
 """Every metric by name. Labels are bounded: never a recipient, an id, a ref or anybody's text."""
 
+from collections.abc import Callable
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 
 from postroom import __version__
-from postroom.ledger.balance import BalanceRow
-from postroom.ledger.watch import QueueDepth
+from postroom.config.rules import read_time
+from postroom.config.structs import Config
+from postroom.shared_metrics import SharedMetrics
 
 LATENCY_BUCKETS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600, 14400)
 ATTEMPT_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
+REDIS_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
+BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 HTTP_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
-class QueueMetrics:
-    """Depth and age of the queues, and whether the balance holds. Read from Redis at each scrape.
-
-    All processes tell the same: take max.
-    """
+class PipeMetrics:
+    """Round trips of the ledger's scripts: how long they take, and how many calls share one (group commit)."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        labels = ("agent", "priority")
-        self._waiting = Gauge(
-            "postroom_queue_messages", "Waiting messages, leased ones included.", labels, registry=registry
-        )
-        self._due = Gauge("postroom_queue_due_messages", "Messages due now.", labels, registry=registry)
-        self._oldest = Gauge(
-            "postroom_oldest_due_seconds", "Age of the oldest message due now.", labels, registry=registry
-        )
-        self._unaccounted = Gauge(
-            "postroom_messages_unaccounted",
-            "Accepted messages that neither ended nor wait; anything but 0 is a defect or a loss.",
-            ("agent",), registry=registry,
+        self._seconds = Histogram(
+            "postroom_redis_op_duration_seconds", "Time of one round trip of scripts, WAIT included.", ("op",),
+            buckets=REDIS_BUCKETS, registry=registry,
         )  # fmt: skip
-        self._known: set[tuple[str, str]] = set()
+        self._calls = Histogram(
+            "postroom_redis_batch_calls", "Calls that shared one round trip.", ("op",),
+            buckets=BATCH_BUCKETS, registry=registry,
+        )  # fmt: skip
 
-    def show(self, depths: list[QueueDepth]) -> None:
-        """Set the gauges; a queue that was seen before and is gone now reads 0."""
-        seen = {(row.agent, row.priority) for row in depths}
-        for agent, priority in self._known - seen:
-            self._set(agent, priority, 0, 0, 0.0)
-        for row in depths:
-            self._set(row.agent, row.priority, row.waiting, row.due, row.oldest_due_ms / 1000)
-        self._known |= seen
+    def observer(self, op: str) -> Callable[[int, float], None]:
+        """Return what is told the number of calls and the seconds of each round trip of a pipe."""
+        calls, seconds = self._calls.labels(op), self._seconds.labels(op)
 
-    def show_balance(self, rows: list[BalanceRow]) -> None:
-        """Set the gauge of what is unaccounted for."""
-        for row in rows:
-            self._unaccounted.labels(row.agent).set(row.unaccounted)
+        def observe(count: int, took: float) -> None:
+            calls.observe(count)
+            seconds.observe(took)
 
-    def _set(self, agent: str, priority: str, waiting: int, due: int, oldest: float) -> None:
-        self._waiting.labels(agent, priority).set(waiting)
-        self._due.labels(agent, priority).set(due)
-        self._oldest.labels(agent, priority).set(oldest)
+        return observe
 
 
 class ConfigMetrics:
@@ -69,12 +56,21 @@ class ConfigMetrics:
         self._info = Gauge(
             "postroom_config_info", "Hash of the configuration file's text.", ("hash",), registry=registry
         )
+        self._expiry = Gauge(
+            "postroom_token_expiry_timestamp_seconds", "When a caller's token expires, in Unix time.",
+            ("caller", "token_id"), registry=registry,
+        )  # fmt: skip
         self.invalid = Counter(
             "postroom_config_invalid", "Changes of the configuration refused as faulty.", registry=registry
         )
 
-    def show(self, generation: int, digest: str, loaded_at: float) -> None:
+    def show(self, generation: int, digest: str, loaded_at: float, config: Config) -> None:
         """Set the gauges."""
+        self._expiry.clear()
+        for name, caller in config.callers.items():
+            for token in caller.tokens:
+                if token.expires and (expires := read_time(token.expires)):
+                    self._expiry.labels(name, token.id).set(expires.timestamp())
         self._generation.set(generation)
         self._loaded_at.set(loaded_at)
         self._info.clear()
@@ -118,7 +114,9 @@ class EdgeMetrics:
         self.storm_braked = Counter(
             "postroom_storm_braked", "Messages held by the storm brake.", ("agent",), registry=registry
         )
-        self.queue = QueueMetrics(registry)
+        self.redis_up = _redis_up(registry)
+        self.pipes = PipeMetrics(registry)
+        self.shared = SharedMetrics(registry)
         self.config = ConfigMetrics(registry)
 
 
@@ -163,7 +161,13 @@ class CarrierMetrics:
             "postroom_channel_faults", "Faults of channels.", ("agent", "channel", "cause"), registry=registry
         )
         self.rounds = Counter("postroom_rounds", "Rounds begun by this process.", registry=registry)
+        self.rounds_running = Gauge(
+            "postroom_rounds_running", "Agents this process has a round for.", registry=registry
+        )
         self.lanes = Gauge("postroom_lanes", "Open lanes of this process.", registry=registry)
+        self.lanes_limit = Gauge(
+            "postroom_lanes_limit", "`worker.max_lanes` of this process.", registry=registry
+        )
         self.redis_errors = Counter(
             "postroom_redis_errors", "Failed calls of the ledger.", ("kind",), registry=registry
         )
@@ -171,7 +175,9 @@ class CarrierMetrics:
             "postroom_render_failures", "Accepted messages that could not be rendered or composed.",
             ("template", "reason"), registry=registry,
         )  # fmt: skip
-        self.queue = QueueMetrics(registry)
+        self.redis_up = _redis_up(registry)
+        self.pipes = PipeMetrics(registry)
+        self.shared = SharedMetrics(registry)
         self.config = ConfigMetrics(registry)
 
 
@@ -179,6 +185,10 @@ def _finished(registry: CollectorRegistry) -> Counter:
     """Workers end messages, and so do callers and operators over the API."""
     labels = ("agent", "priority", "state")
     return Counter("postroom_messages_finished", "Messages that ended.", labels, registry=registry)
+
+
+def _redis_up(registry: CollectorRegistry) -> Gauge:
+    return Gauge("postroom_redis_up", "1 while the ledger answers this process, else 0.", registry=registry)
 
 
 def _build_info(registry: CollectorRegistry) -> None:

@@ -1,6 +1,5 @@
 """The metrics port of a process: /metrics, /livez, /readyz and what is given it, apart from the traffic of callers."""
 
-import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from types import TracebackType
 from typing import Self
@@ -10,11 +9,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from postroom.errors import PostroomError
-from postroom.ledger.errors import LedgerUnavailableError
-from postroom.ledger.watch import Watch
-from postroom.metrics import QueueMetrics
-
-REFRESH_SECONDS = 2.0  # what a scrape waits for Redis before it shows what was seen last
+from postroom.heart import Heart
 
 
 class PortTakenError(PostroomError):
@@ -28,17 +23,18 @@ class Telemetry:
         self,
         registry: CollectorRegistry,
         *,
-        host: str,
-        port: int,
+        address: tuple[str, int],
         refresh: Callable[[], Awaitable[None]],
         ready: Callable[[], bool],
+        heart: Heart,
         routes: Iterable[web.AbstractRouteDef] = (),
     ) -> None:
         """`routes` are further ones, which answer for themselves whom they let in."""
         self._registry = registry
-        self._host, self._port = host, port
+        self._host, self._port = address
         self._refresh = refresh
         self._ready = ready
+        self._heart = heart
         app = web.Application()
         app.router.add_get("/metrics", self._metrics)
         app.router.add_get("/livez", self._livez)
@@ -69,22 +65,11 @@ class Telemetry:
         )
 
     async def _livez(self, _request: web.Request) -> web.Response:
-        return web.Response(text="ok\n")
+        """The event loop turns, and the process's own loops come round. Redis has no say in it."""
+        stalled = self._heart.stalled()
+        text = f"stalled: {', '.join(stalled)}\n" if stalled else "ok\n"
+        return web.Response(text=text, status=503 if stalled else 200)
 
     async def _readyz(self, _request: web.Request) -> web.Response:
         ready = self._ready()
         return web.Response(text="ready\n" if ready else "draining\n", status=200 if ready else 503)
-
-
-def queue_refresher(watch: Watch, metrics: QueueMetrics) -> Callable[[], Awaitable[None]]:
-    """Return what reads the queues into their gauges; without Redis they keep what was seen last."""
-
-    async def refresh() -> None:
-        try:
-            async with asyncio.timeout(REFRESH_SECONDS):
-                metrics.show(await watch.depth())
-                metrics.show_balance(await watch.balance.rows())
-        except (LedgerUnavailableError, TimeoutError):
-            return
-
-    return refresh

@@ -14,12 +14,13 @@ from prometheus_client import CollectorRegistry
 from postroom import __version__
 from postroom.config.live import LiveConfig
 from postroom.errors import Code, RefusedError
+from postroom.exporter import Exporter
 from postroom.ledger.clients import end_tasks
 from postroom.log import configure_logging, get_logger
 from postroom.metrics import EdgeMetrics
 from postroom.settings import Settings, read_settings
 from postroom.supervise import supervise
-from postroom.telemetry import Telemetry, queue_refresher
+from postroom.telemetry import Telemetry
 from postroom.templates import TemplateSet
 from service.admin import admin_routes
 from service.auth import Authenticator
@@ -53,18 +54,20 @@ def build_app(settings: Settings, live: LiveConfig, templates: TemplateSet) -> E
 
     @asynccontextmanager
     async def lifespan(_app: Litestar) -> AsyncIterator[None]:
+        exporter = Exporter(desk.client, desk.watch, lambda: live.current.agents, metrics.shared)
         telemetry = Telemetry(
             registry,
-            host=settings.host,
-            port=settings.metrics_port,
-            refresh=queue_refresher(desk.watch, metrics.queue),
+            address=(settings.host, settings.metrics_port),
+            refresh=exporter.refresh,
             ready=lambda: not desk.draining,
+            heart=desk.heart,
             routes=admin_routes(operator, authenticator, metrics, log),
         )
         async with desk.opened(), operator.opened(), telemetry:
             watching = asyncio.create_task(
                 supervise("reload", lambda: live.keep_watching(metrics.config), log)
             )
+            exporting = asyncio.create_task(supervise("export", exporter.keep_asking, log))
             log.info(
                 "service.started",
                 port=settings.port,
@@ -75,7 +78,8 @@ def build_app(settings: Settings, live: LiveConfig, templates: TemplateSet) -> E
             desk.notes("process.started", service="api", version=__version__, config_hash=live.digest)
             yield
             log.info("service.draining")
-            await end_tasks(watching)
+            await end_tasks(watching, exporting)
+            await exporter.give_up()
         log.info("service.stopped")
 
     app = Litestar(

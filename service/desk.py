@@ -11,6 +11,7 @@ from postroom import rounds
 from postroom.config.structs import Config
 from postroom.config.units import milliseconds
 from postroom.errors import Code, RefusedError
+from postroom.heart import Heart
 from postroom.ledger.accept import Acceptance, Offer
 from postroom.ledger.changes import Journal, Notes
 from postroom.ledger.clients import connection_maker, end_tasks, reading_client
@@ -43,13 +44,20 @@ class Desk:
         self.retention = config.retention.message
         self.metrics = metrics
         self.draining = False
+        self.heart = Heart()
         self.redis_ok: bool | None = None  # not looked yet
         self._log = log
         self._templates = templates
         self._published = False
         url, replicas = config.redis.url, config.redis.min_replicas_ack
         self._pipes = [
-            ScriptPipe(connection_maker(url), deadline=ACCEPT_SECONDS, replicas=replicas) for _ in range(2)
+            ScriptPipe(
+                connection_maker(url),
+                deadline=ACCEPT_SECONDS,
+                replicas=replicas,
+                observe=metrics.pipes.observer(op),
+            )
+            for op in ("accept", "accept_large")
         ]
         self.client = reading_client(url)
         self.reading = Reading(self.client)
@@ -158,6 +166,7 @@ class Desk:
             yield
         finally:
             self.draining = True
+            self.heart.rest("look")
             await end_tasks(looking)
             await asyncio.gather(*self._ringing, return_exceptions=True)
             await self.notes.aclose()
@@ -176,6 +185,7 @@ class Desk:
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             await self._look()
+            self.heart.beat("look")
 
     async def _look(self) -> None:
         """See whether Redis is there, keeps what it is given, and has room; and keep the digest key in it."""
@@ -211,6 +221,7 @@ class Desk:
             self._published = True
 
     def _mark(self, *, ok: bool) -> None:
+        self.metrics.redis_up.set(ok)
         if ok and self.redis_ok is False:
             self._log.info("redis.recovered")
         elif not ok and self.redis_ok is not False:

@@ -82,7 +82,9 @@ def _paths() -> dict[str, Any]:
         "/v1/messages/{message_id}": {"get": _show()},
         "/v1/messages/{message_id}/why": {"get": _why()},
         "/v1/messages/{message_id}/cancel": {"post": _cancel()},
-        "/livez": {"get": _plain("livez", "Is the process alive?", "text/plain", {"type": "string"}, (200,))},
+        "/livez": {
+            "get": _plain("livez", "Is the process alive?", "text/plain", {"type": "string"}, (200, 503))
+        },
         "/readyz": {
             "get": _plain("readyz", "Should callers be sent here?", "application/json", _READY, (200, 503))
         },

@@ -133,10 +133,12 @@ async def cancel_message(request: AnyRequest, message_id: FromPath[str]) -> Resp
     return Response(_encode(view_message(stored, agent, desk.retention)), media_type=JSON)
 
 
-@get("/livez", media_type=MediaType.TEXT, sync_to_thread=False)
-def livez() -> str:
-    """Answer as long as the event loop turns; Redis has no say in it."""
-    return "ok\n"
+@get("/livez", sync_to_thread=False)
+def livez(request: AnyRequest) -> Response[str]:
+    """Answer 200 as long as the event loop turns and the process's loops come round; Redis has no say in it."""
+    stalled = _desk(request).heart.stalled()
+    text = f"stalled: {', '.join(stalled)}\n" if stalled else "ok\n"
+    return Response(text, status_code=503 if stalled else 200, media_type=MediaType.TEXT)
 
 
 @get("/readyz")

@@ -411,6 +411,14 @@ class Stack:
         pairs = (line.rsplit(" ", 1) for line in lines if line and not line.startswith("#"))
         return {name: float(value) for name, value in pairs}
 
+    async def shared_metrics(self) -> dict[str, float]:
+        """Scrape all processes: what is the same for all is told by one of them."""
+        found: dict[str, float] = {}
+        ports = {"api": self.metrics_port, **self.worker_metrics}
+        for name in self.processes:
+            found |= await self.metrics(ports[name])
+        return found
+
     async def until(self, condition: Callable[[], Any], what: str, seconds: float = PATIENCE) -> None:
         """Wait until an async condition holds."""
         deadline = time.monotonic() + seconds

@@ -88,12 +88,14 @@ class Carrier:
             self._ways[agent] = ways
         self.metrics.rounds.inc()
         round_ = self._rounds[agent] = Round(self, agent, config, ways)
+        self.metrics.rounds_running.set(len(self._rounds))
         try:
             await round_.run()
         except Exception:
             self.log.exception("round.crashed", agent=agent)
         finally:
             del self._rounds[agent]
+            self.metrics.rounds_running.set(len(self._rounds))
             round_.ended.set()
         if round_.rung_again and not self.draining:
             self.ring_soon(agent)
@@ -171,12 +173,14 @@ class Carrier:
         """Count a failed call of the ledger; the first of an outage is told."""
         kind = type(error).__name__.removeprefix("Ledger").removesuffix("Error").lower() or "script"
         self.metrics.redis_errors.labels(kind).inc()
+        self.metrics.redis_up.set(0)
         if self._ledger_ok:
             self._ledger_ok = False
             self.log.warning("redis.unavailable", kind=kind, detail=str(error))
 
     def ledger_answered(self) -> None:
         """Tell of the end of an outage."""
+        self.metrics.redis_up.set(1)
         if not self._ledger_ok:
             self._ledger_ok = True
             self.log.info("redis.recovered")

@@ -10,6 +10,7 @@ from redis.asyncio import Redis
 from redis.exceptions import OutOfMemoryError, RedisError
 
 from postroom import rounds
+from postroom.heart import Heart
 from postroom.ledger.delivery import Cursor, Delivery
 from postroom.ledger.errors import LedgerError
 from postroom.ledger.keys import PARTITIONS
@@ -23,7 +24,7 @@ UNKNOWN_SECONDS = 60.0
 EXPIRE_MOST = 500  # messages of a partition that are looked at in that time
 
 
-async def keep_renewing(carrier: Carrier, delivery: Delivery) -> None:
+async def keep_renewing(carrier: Carrier, delivery: Delivery, heart: Heart) -> None:
     """Extend everything this process holds, whatever its phase, until cancelled.
 
     Mail that is due although a round has an idle lane is found on the way: its ring was lost.
@@ -34,6 +35,8 @@ async def keep_renewing(carrier: Carrier, delivery: Delivery) -> None:
         for start in range(0, len(agents), RENEWED_AT_ONCE):
             group = agents[start : start + RENEWED_AT_ONCE]
             await asyncio.gather(*(_renew(carrier, delivery, agent) for agent in group))
+            heart.beat("renew")
+        heart.beat("renew")
 
 
 async def _renew(carrier: Carrier, delivery: Delivery, agent: str) -> None:
@@ -54,13 +57,20 @@ class Sweep:
     """Rings for agents with due mail and no lanes: whatever was lost on the way costs one sweep."""
 
     def __init__(
-        self, carrier: Carrier, delivery: Delivery, client: Redis, arq: ArqRedis, every: float
+        self,
+        carrier: Carrier,
+        delivery: Delivery,
+        client: Redis,
+        arq: ArqRedis,
+        every: float,
+        heart: Heart,
     ) -> None:
         self._carrier = carrier
         self._delivery = delivery
         self._client = client
         self._arq = arq
         self._every = every
+        self._heart = heart
         self._me = f"{socket.gethostname()}:{os.getpid()}"
         self._cursors = [Cursor()] * PARTITIONS
         self._expired_at = 0.0
@@ -77,6 +87,7 @@ class Sweep:
                 self._carrier.ledger_failed(error)
             except (RedisError, OSError):
                 pass  # the ledger's own calls tell of an outage
+            self._heart.beat("sweep")
             await asyncio.sleep(self._every)
 
     async def _lead(self) -> bool:

@@ -13,6 +13,8 @@ from structlog.typing import FilteringBoundLogger
 from postroom import __version__, rounds
 from postroom.config.live import LiveConfig
 from postroom.config.units import milliseconds, seconds
+from postroom.exporter import Exporter
+from postroom.heart import Heart
 from postroom.ledger.changes import Journal, Notes
 from postroom.ledger.clients import connection_maker, end_tasks, reading_client
 from postroom.ledger.delivery import Delivery
@@ -25,7 +27,7 @@ from postroom.log import get_logger
 from postroom.metrics import CarrierMetrics
 from postroom.settings import Settings
 from postroom.supervise import supervise
-from postroom.telemetry import Telemetry, queue_refresher
+from postroom.telemetry import Telemetry
 from postroom.templates import TemplateSet
 from workers.attempt import Attempt
 from workers.bell import Bell
@@ -63,16 +65,21 @@ class WorkerProcess:
             stack.push_async_callback(client.aclose)
             arq = rounds.rounds_pool(self._config.redis.arq_url or self._config.redis.url)
             stack.push_async_callback(arq.aclose)
+            heart = Heart()
+            exporter = Exporter(client, Watch(client), lambda: self._live.current.agents, metrics.shared)
             telemetry = Telemetry(
                 registry,
-                host=self._settings.host,
-                port=self._settings.metrics_port,
-                refresh=queue_refresher(Watch(client), metrics.queue),
+                address=(self._settings.host, self._settings.metrics_port),
+                refresh=exporter.refresh,
                 ready=lambda: not self._stopping.is_set(),
+                heart=heart,
             )
             await stack.enter_async_context(telemetry)
             carrier, bell = self._build_carrier(client, arq, metrics)
-            await self._serve(carrier, bell, client, arq)
+            exporting = self._begin("export", exporter.keep_asking)
+            await self._serve(carrier, bell, heart, client, arq)
+            await end_tasks(exporting)
+            await exporter.give_up()
         self._log.info("service.stopped")
 
     def _build_carrier(self, client: Redis, arq: ArqRedis, metrics: CarrierMetrics) -> tuple[Carrier, Bell]:
@@ -81,7 +88,9 @@ class WorkerProcess:
             connection_maker(config.redis.url),
             deadline=PIPE_SECONDS,
             replicas=config.redis.min_replicas_ack,
+            observe=metrics.pipes.observer("work"),
         )
+        metrics.lanes_limit.set(config.worker.max_lanes)
         delivery = Delivery(
             pipe,
             lease_ms=milliseconds(config.worker.lease),
@@ -100,12 +109,12 @@ class WorkerProcess:
         )
         return carrier, bell
 
-    async def _serve(self, carrier: Carrier, bell: Bell, client: Redis, arq: ArqRedis) -> None:
-        sweep = Sweep(carrier, carrier.delivery, client, arq, seconds(self._config.worker.sweep))
+    async def _serve(self, carrier: Carrier, bell: Bell, heart: Heart, client: Redis, arq: ArqRedis) -> None:
+        sweep = Sweep(carrier, carrier.delivery, client, arq, seconds(self._config.worker.sweep), heart)
         background = [
             self._begin("publish", lambda: publish(self._templates, client, carrier.notes)),
             self._begin("bell", bell.listen),
-            self._begin("renew", lambda: keep_renewing(carrier, carrier.delivery)),
+            self._begin("renew", lambda: keep_renewing(carrier, carrier.delivery, heart)),
         ]
         fetching = asyncio.create_task(self._keep_fetching(carrier, arq))
         sweeping = self._begin("sweep", sweep.keep_sweeping)
@@ -119,6 +128,7 @@ class WorkerProcess:
         carrier.notes("process.started", service="worker", version=__version__, config_hash=self._live.digest)
         await self._stopping.wait()
         self._log.info("service.draining", lanes=carrier.lanes)
+        heart.rest("sweep")
         await end_tasks(sweeping, watching)
         carrier.drain()
         await fetching
@@ -126,6 +136,7 @@ class WorkerProcess:
         left = await carrier.outbox.flush(FLUSH_SECONDS)
         if left:
             self._log.error("outcomes.unwritten", count=left)
+        heart.rest("renew")
         await end_tasks(*background)
         await carrier.notes.aclose()
         await carrier.aclose()

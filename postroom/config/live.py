@@ -136,7 +136,7 @@ class LiveConfig:
         )
 
     def _show(self, metrics: ConfigMetrics) -> None:
-        metrics.show(self.generation, self.digest, self.loaded_at)
+        metrics.show(self.generation, self.digest, self.loaded_at, self.current)
 
 
 def _shown(names: tuple[str, ...]) -> list[str]:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 PARTITIONS = 16
 DIGEST_KEY = "pr:digest-key"
 CHANGES_KEY = "pr:changes"
+EXPORTER_KEY = "pr:exporter"  # who tells of what is the same for all processes (`postroom.exporter`)
 
 
 class Place(NamedTuple):

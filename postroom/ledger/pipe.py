@@ -5,6 +5,7 @@ and go out together as soon as it is back. One connection, one flush at a time, 
 """
 
 import asyncio
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -47,6 +48,7 @@ NOTHING_DONE = (
 NOTHING_DONE_WORDS = ("MISCONF", "NOREPLICAS", "BUSY", "UNKILLABLE", "READONLY", "LOADING")
 
 MakeConnection = Callable[[], AbstractConnection]
+Observe = Callable[[int, float], None]
 
 
 class _Call(Struct, eq=False):
@@ -63,11 +65,18 @@ class ScriptPipe:
     """One process's way to the ledger's scripts. Never retries a call: only its owner knows if it may."""
 
     def __init__(
-        self, make_connection: MakeConnection, *, deadline: float, replicas: int = 0, replica_ms: int = 1000
+        self,
+        make_connection: MakeConnection,
+        *,
+        deadline: float,
+        replicas: int = 0,
+        replica_ms: int = 1000,
+        observe: Observe | None = None,
     ) -> None:
         """`deadline` bounds connecting and each flush, in seconds.
 
-        With `replicas`, a flush counts only once so many replicas have it, within `replica_ms`.
+        With `replicas`, a flush counts only once so many replicas have it, within `replica_ms`. `observe` is told
+        the calls and the seconds of each flush that was answered.
         """
         self._make_connection = make_connection
         self._deadline = deadline
@@ -77,6 +86,7 @@ class ScriptPipe:
         self._connection: AbstractConnection | None = None
         self._waiting: list[_Call] = []
         self._flusher: asyncio.Task[None] | None = None
+        self._observe = observe
         self.flushes = 0
 
     async def call(self, name: str, key: str, *args: Any) -> Any:
@@ -123,7 +133,10 @@ class ScriptPipe:
             return
         try:
             async with asyncio.timeout(self._deadline):
+                started = time.perf_counter()
                 await self._exchange(connection, batch)
+            if self._observe is not None:
+                self._observe(len(batch), time.perf_counter() - started)
         except (RedisError, OSError, TimeoutError) as error:
             await self._disconnect()
             _fail(batch, LedgerUnconfirmedError("Redis did not answer in time"), error)

@@ -189,7 +189,7 @@ async def test_case_23_storm_of_421(folder: Path):
         began = time.monotonic()
         await until(lambda: receiver.connections >= 3, "it is tried again", 20)
         assert time.monotonic() - began > 1.5, "the stops do not grow"
-        metrics = await stack.metrics(stack.worker_metrics["worker"])
+        metrics = await stack.shared_metrics()
         assert metrics['postroom_oldest_due_seconds{agent="orders",priority="normal"}'] >= 1
         messages = await stack.get_many(ids)
         assert {("queued", 0)} == {(m["state"], len(m["attempts"])) for m in messages.values()}

@@ -1,0 +1,73 @@
+"""Who tells of what is the same for all processes (`postroom.exporter`)."""
+
+import asyncio
+import time
+
+import pytest
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import generate_latest
+
+from postroom.config.structs import Agent, From
+from postroom.exporter import Exporter
+from postroom.ledger.watch import Watch
+from postroom.shared_metrics import SharedMetrics
+
+AGENT = Agent(sender=From("orders@shop.example"), channels=(), owner="team-shop")
+
+
+class Process:
+    """What a process has of it."""
+
+    def __init__(self, client, hold_ms=500):
+        self.registry = CollectorRegistry()
+        metrics = SharedMetrics(self.registry)
+        self.exporter = Exporter(client, Watch(client), lambda: {"orders": AGENT}, metrics, hold_ms=hold_ms)
+
+    async def scrape(self):
+        await self.exporter.refresh()
+        return generate_latest(self.registry).decode()
+
+
+@pytest.fixture
+def processes(ledger):
+    """Three processes that share the ledger's Redis."""
+    return [Process(ledger.client) for _ in range(3)]
+
+
+async def telling(processes):
+    """Return which of them tell of the shared things."""
+    return [n for n, process in enumerate(processes) if "postroom_exporter{" in await process.scrape()]
+
+
+async def test_one_process_tells_and_goes_on_telling(processes):
+    """Whoever asked first has the role, and keeps it as long as it is scraped or asks."""
+    assert [0] == await telling(processes)
+    for _ in range(4):
+        await asyncio.sleep(0.2)
+        assert [0] == await telling(processes)
+
+
+async def test_a_dead_one_is_followed(processes):
+    """Its lease runs out, and another one tells; when it comes back it finds that out and is silent."""
+    assert [0] == await telling(processes)
+    deadline = time.monotonic() + 5
+    while [1] != await telling(processes[1:2]) and not processes[1].exporter.has_role:
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.05)
+    assert [1] == await telling(processes)
+
+
+async def test_one_that_ends_leaves_the_role_at_once(processes):
+    """A rolling update leaves no gap."""
+    assert [0] == await telling(processes)
+    await processes[0].exporter.give_up()
+    assert [0] == await telling(processes[1:])
+    assert "postroom_agent_info{" not in generate_latest(processes[0].registry).decode()
+
+
+async def test_it_tells_whose_an_agent_is_and_what_stands_over_it(ledger, processes):
+    """Owner, pause, and Redis's own state are there."""
+    text = await processes[0].scrape()
+    assert 'postroom_agent_info{agent="orders",owner="team-shop",retry_profile="standard"} 1.0' in text
+    assert 'postroom_redis_memory_ratio{redis="ledger"} 0.0' in text
+    assert "postroom_agent_paused{" not in text
