@@ -55,6 +55,9 @@ class Payload(Struct, frozen=True, kw_only=True, omit_defaults=True):
     metadata: dict[str, str] = {}
     track_opens: bool = False
     track_clicks: bool = False
+    request_id: str = ""
+    traceparent: str = ""  # the caller's own (W3C Trace Context)
+    accept_us: int = 0  # from the request's first byte until it went to the ledger, in microseconds
 
     @property
     def recipients(self) -> tuple[Address, ...]:

@@ -22,6 +22,7 @@ from postroom.ledger.digests import Digests, differing
 from postroom.ledger.errors import LedgerFullError, LedgerUnavailableError, LedgerUnconfirmedError
 from postroom.ledger.record import Record
 from postroom.message import AttachmentRef, Payload, TemplateUse
+from postroom.origin import Origin
 from postroom.templates import TemplateSet
 from postroom.templates.manifest import Delivery
 from service.auth import Identity
@@ -63,7 +64,7 @@ class AcceptMessage:
         self._digests = digests
         self._ring = ring
 
-    async def __call__(self, identity: Identity, decoded: Decoded) -> Accepted:
+    async def __call__(self, identity: Identity, decoded: Decoded, origin: Origin) -> Accepted:
         """Check the request and record it, or find what its ref names.
 
         Raises:
@@ -71,7 +72,7 @@ class AcceptMessage:
         """
         request = decoded.request
         agent = _allowed_agent(identity, request)
-        offer = self._make_offer(identity, agent, decoded)
+        offer = self._make_offer(identity, agent, decoded, origin)
         try:
             reach("accept.before_script")
             reply = await self._acceptance.accept(offer)
@@ -94,7 +95,7 @@ class AcceptMessage:
             case Untimely():
                 raise RefusedError(Code.INVALID_REQUEST, FAULTS_DETAIL, faults=[UNTIMELY[reply.code]])
 
-    def _make_offer(self, identity: Identity, agent: Agent, decoded: Decoded) -> Offer:
+    def _make_offer(self, identity: Identity, agent: Agent, decoded: Decoded, origin: Origin) -> Offer:
         request = decoded.request
         checked = Checked(decoded, agent, self._templates)
         checked.raise_faults()
@@ -107,7 +108,7 @@ class AcceptMessage:
         digests = self._digests()
         assert request.client_ref is not None
         profile = delivery.retry_profile or agent.retry_profile
-        payload = _make_payload(message_id, agent, request, checked, delivery)
+        payload = _make_payload(message_id, agent, request, checked, delivery, origin)
         return Offer(
             id=message_id,
             agent=request.agent,
@@ -158,7 +159,12 @@ def _refuse_conflict(offer: Offer, found: Exists) -> None:
 
 
 def _make_payload(
-    message_id: str, agent: Agent, request: MessageRequest, checked: Checked, delivery: Delivery
+    message_id: str,
+    agent: Agent,
+    request: MessageRequest,
+    checked: Checked,
+    delivery: Delivery,
+    origin: Origin,
 ) -> Payload:
     template = None
     if checked.template is not None and request.template is not None:
@@ -183,6 +189,9 @@ def _make_payload(
         metadata=request.metadata,
         track_opens=_first(request.track_opens, delivery.track_opens, agent.track_opens),
         track_clicks=_first(request.track_clicks, delivery.track_clicks, agent.track_clicks),
+        request_id=origin.request_id,
+        traceparent=origin.traceparent,
+        accept_us=origin.since(),
     )
 
 

@@ -25,6 +25,7 @@ from postroom.ledger.resolved import Resolved
 from postroom.ledger.watch import FULL_SHARE, Watch
 from postroom.library import publish_templates
 from postroom.metrics import EdgeMetrics
+from postroom.origin import Origin
 from postroom.supervise import supervise
 from postroom.templates import TemplateSet
 from service.accept import Accepted, AcceptMessage, storage_full, unavailable
@@ -76,10 +77,10 @@ class Desk:
         self._accept = AcceptMessage(templates, self._acceptance, self.digests, self.ring)
         self.cancel = self._acceptance.cancel
 
-    async def accept(self, identity: Identity, decoded: Decoded) -> Accepted:
+    async def accept(self, identity: Identity, decoded: Decoded, origin: Origin) -> Accepted:
         """Accept a request; see `AcceptMessage`."""
         try:
-            return await self._accept(identity, decoded)
+            return await self._accept(identity, decoded, origin)
         except RefusedError as refused:
             if refused.code == Code.CONFLICT:
                 self.metrics.replays.labels(identity.name, "conflict").inc()
@@ -96,10 +97,12 @@ class Desk:
         if self._refusal is not None:
             raise self._refusal
 
-    def account(self, accepted: Accepted, request_id: str) -> None:
+    def account(self, accepted: Accepted, origin: Origin) -> None:
         """Count and log an acceptance."""
         offer = accepted.offer
-        log = self._log.bind(request_id=request_id, caller=offer.caller, agent=offer.agent)
+        log = self._log.bind(
+            request_id=origin.request_id, trace_id=origin.trace_id, caller=offer.caller, agent=offer.agent
+        )
         if accepted.created is None:
             assert accepted.record is not None
             self.metrics.replays.labels(offer.caller, "replay").inc()
@@ -118,7 +121,13 @@ class Desk:
             self._account_braked(offer, first=accepted.created.storm_began)
         for ended in accepted.created.superseded:
             self._account_ended(ended)
-            log.info("message.superseded", message_id=ended.id, newer_id=offer.id, age_ms=ended.age_ms)
+            log.info(
+                "message.cancelled",
+                message_id=ended.id,
+                state=ended.state,
+                age_ms=ended.age_ms,
+                superseded_by=offer.id,
+            )
 
     def _account_braked(self, offer: Offer, *, first: bool) -> None:
         self.metrics.storm_braked.labels(offer.agent).inc()
@@ -145,7 +154,13 @@ class Desk:
             return False
         self._account_ended(ended)
         event = f"message.{ended.state}"
-        self._log.warning(event, agent=agent_of(message_id), message_id=message_id, age_ms=ended.age_ms)
+        self._log.warning(
+            event,
+            agent=agent_of(message_id),
+            message_id=message_id,
+            state=ended.state,
+            age_ms=ended.age_ms,
+        )
         return True
 
     def account_cancelled(self, caller: str, message_id: str, cancelled: Resolved, request_id: str) -> None:
@@ -154,7 +169,12 @@ class Desk:
         self.metrics.cancelled.labels(caller, agent).inc()
         self.metrics.finished.labels(agent, cancelled.priority, cancelled.state).inc()
         self._log.info(
-            "message.cancelled", request_id=request_id, caller=caller, agent=agent, message_id=message_id
+            "message.cancelled",
+            request_id=request_id,
+            caller=caller,
+            agent=agent,
+            message_id=message_id,
+            state=cancelled.state,
         )
 
     @asynccontextmanager

@@ -15,6 +15,7 @@ from structlog.typing import FilteringBoundLogger
 
 from postroom.errors import Code, RefusedError
 from postroom.metrics import EdgeMetrics
+from postroom.origin import Origin, read_traceparent
 from service.auth import Authenticator
 from service.problem import problem_of
 
@@ -56,8 +57,10 @@ class Edge:
             return
         started = time.perf_counter()
         answer = Answer()
-        request_id = _request_id(scope)
+        origin = _origin(scope, started)
+        request_id = origin.request_id
         scope.setdefault("state", {})["request_id"] = request_id
+        scope["state"]["origin"] = origin
         scope["state"]["answer"] = answer
         send = _marking(send, answer, request_id)
         self._metrics.in_flight.inc()
@@ -119,6 +122,7 @@ class Edge:
             self._log.info(
                 "http.request",
                 request_id=scope["state"]["request_id"],
+                trace_id=scope["state"]["origin"].trace_id,
                 caller=identity.name if identity else None,
                 method=method,
                 route=route,
@@ -229,11 +233,15 @@ async def _refuse(refused: RefusedError, request_id: str, send: Any, answer: Ans
     await send({"type": "http.response.body", "body": body})
 
 
-def _request_id(scope: Scope) -> str:
+def _origin(scope: Scope, started: float) -> Origin:
+    """Take over the caller's ids where they are well formed, and make a request id where it gave none."""
+    request_id = traceparent = ""
     for name, value in scope["headers"]:
-        if name == b"x-request-id" and _REQUEST_ID.match(value):
-            return str(value.decode())
-    return uuid.uuid4().hex
+        if name == b"x-request-id" and not request_id and _REQUEST_ID.match(value):
+            request_id = value.decode()
+        elif name == b"traceparent" and not traceparent:
+            traceparent = read_traceparent(value)
+    return Origin(request_id or uuid.uuid4().hex, traceparent, started)
 
 
 def _route(path: str) -> str:

@@ -55,8 +55,9 @@ async def send_message(request: AnyRequest) -> Response[bytes]:
         raise RefusedError(Code.BAD_REQUEST, "This path takes no query parameters.")
     desk.check_room()
     wanted = _with_ref(decode_request(await request.body()), request.headers.getall("idempotency-key", []))
-    accepted = await desk.accept(identity, wanted)
-    desk.account(accepted, request.scope["state"]["request_id"])
+    origin = request.scope["state"]["origin"]
+    accepted = await desk.accept(identity, wanted, origin)
+    desk.account(accepted, origin)
     view = await _view_accepted(desk, identity, accepted)
     replayed = accepted.created is None
     headers = {

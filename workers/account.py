@@ -5,8 +5,10 @@ from structlog.typing import FilteringBoundLogger
 from postroom.ledger.delivery import Claim, Claimed, Finished
 from postroom.ledger.delivery import Ended as EndedByItself
 from postroom.metrics import CarrierMetrics
+from postroom.origin import trace_id_of
 from postroom.states import State
 from workers.attempt import Ended
+from workers.stages import Stages
 
 
 class Account:
@@ -31,22 +33,62 @@ class Account:
         """Tell of a message that ended without an attempt."""
         self.metrics.finished.labels(agent, ended.priority, ended.state).inc()
         event = f"message.{ended.state}"
-        self.log.warning(event, agent=agent, message_id=ended.id, age_ms=ended.age_ms)
+        self.log.warning(
+            event,
+            agent=agent,
+            message_id=ended.id,
+            priority=ended.priority,
+            state=ended.state,
+            age_ms=ended.age_ms,
+        )
 
-    def attempt(self, message: Claimed, ended: Ended, channel: str, finished: Finished | None) -> None:
+    def attempt(
+        self, message: Claimed, ended: Ended, channel: str, finished: Finished | None, stages: Stages
+    ) -> None:
         """Tell of a finished attempt, and of the message's end where it was one; None: it was somebody else's."""
-        log = self.log.bind(
+        if finished is None:
+            self.metrics.fence_lost.labels("finish").inc()
+            self.log.warning(
+                "fence.rejected",
+                agent=message.agent,
+                message_id=message.id,
+                channel=channel,
+                n=message.attempts + 1,
+                step="finish",
+                outcome=ended.outcome,
+            )
+            return
+        self._count(message, ended, channel, finished)
+        request_id, traceparent, accept_us = _origin_of(message)
+        last = finished.next_in_ms is None
+        event = f"message.{finished.state}" if last else f"attempt.{ended.outcome}"
+        tell = self.log.info if ended.outcome in ("sent", "deferred") else self.log.warning
+        tell(
+            event,
             message_id=message.id,
             client_ref=message.client_ref,
+            request_id=request_id,
+            trace_id=trace_id_of(request_id, traceparent),
             caller=message.caller,
             agent=message.agent,
             channel=channel,
-            n=message.attempts + 1,
+            template=message.template or None,
+            priority=message.priority,
+            attempts=message.attempts + 1,
+            outcome=ended.outcome,
+            phase=ended.phase,
+            reply_code=ended.reply_code,
+            enhanced_code=ended.enhanced_code,
+            provider_id=ended.provider_id or None,
+            defect=ended.defect,
+            state=finished.state,
+            next_in_ms=finished.next_in_ms,
+            age_ms=finished.age_ms,
+            ms=ended.ms,
+            **stages.to_ms(accept_us=accept_us, age_ms=finished.age_ms),
         )
-        if finished is None:
-            self.metrics.fence_lost.labels("finish").inc()
-            log.warning("fence.rejected", step="finish", outcome=ended.outcome)
-            return
+
+    def _count(self, message: Claimed, ended: Ended, channel: str, finished: Finished) -> None:
         reply_class = f"{ended.reply_code // 100}xx" if ended.reply_code else "none"
         self.metrics.attempts.labels(message.agent, channel, ended.outcome, reply_class).inc()
         self.metrics.attempt_seconds.labels(message.agent, channel).observe(ended.ms / 1000)
@@ -58,16 +100,8 @@ class Account:
             self.metrics.finished.labels(message.agent, message.priority, finished.state).inc()
         if finished.state == State.SENT:
             self.metrics.latency.labels(message.agent, message.priority).observe(finished.age_ms / 1000)
-        tell = log.info if ended.outcome in ("sent", "deferred") else log.warning
-        tell(
-            f"attempt.{ended.outcome}",
-            phase=ended.phase,
-            reply_code=ended.reply_code,
-            enhanced_code=ended.enhanced_code,
-            ms=ended.ms,
-            provider_id=ended.provider_id or None,
-            defect=ended.defect,
-            state=finished.state,
-            next_in_ms=finished.next_in_ms,
-            age_ms=finished.age_ms,
-        )
+
+
+def _origin_of(message: Claimed) -> tuple[str, str, int]:
+    payload = message.payload
+    return (payload.request_id, payload.traceparent, payload.accept_us) if payload else ("", "", 0)

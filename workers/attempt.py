@@ -34,8 +34,9 @@ from postroom.outcome import (
     TooLateError,
 )
 from postroom.templates import RenderError
-from workers.channels.seam import Connection, Order
+from workers.channels.seam import Order, Way
 from workers.retry import next_delay
+from workers.stages import Stages
 
 LETTERS: dict[type[RecipientOutcome], str] = {Sent: "s", Refused: "f", Deferred: "d", Ambiguous: "a"}
 WORDS: dict[str, str] = {"s": "sent", "f": "refused", "d": "deferred", "a": "ambiguous"}
@@ -71,7 +72,7 @@ class Attempt:
         self._library = library
 
     async def __call__(
-        self, claimed: Claimed, connection: Connection, channel: str, bounce_address: str | None, pace: Pace
+        self, claimed: Claimed, way: Way, bounce_address: str | None, pace: Pace, stages: Stages
     ) -> Ended | ChannelFault:
         """Make one attempt; return how it ended, or the channel's fault, which leaves the message untouched.
 
@@ -83,10 +84,15 @@ class Attempt:
         """
         reach("claimed")
         started = time.perf_counter()
+        channel = way.channel
         mark = _Mark(self._delivery, claimed, channel, pace)
         try:
             mail = await self._make_mail(claimed)
-            submission = await connection.submit(Order(mail, claimed.waiting, bounce_address), mark)
+            rendered = time.perf_counter()
+            stages.render = rendered - started
+            order = Order(mail, claimed.waiting, bounce_address, stages)
+            submission = await way.connection.submit(order, mark)
+            stages.submit = time.perf_counter() - rendered - stages.compose
         except (RenderError, ComposeError, UnknownTemplateError, _UnreadableError) as error:
             return _unsendable(claimed, channel, type(error).__name__, _ms_since(started))
         except (FenceLostError, TooLateError, DayUsedUpError, LedgerError):

@@ -1,6 +1,7 @@
 """The carrier: what all rounds of one worker process share, and what is told of their work."""
 
 import asyncio
+import time
 from collections.abc import Coroutine, Iterable
 from typing import Any
 
@@ -22,11 +23,13 @@ from postroom.outcome import ChannelFault
 from workers.account import Account
 from workers.attempt import Attempt, Ended
 from workers.bell import Bell
+from workers.channels.seam import Way
 from workers.holdings import Holdings
 from workers.outbox import Outbox
 from workers.reload import start_over
 from workers.round import Round
-from workers.ways import Way, Ways
+from workers.stages import Stages
+from workers.ways import Ways
 
 
 class Carrier:
@@ -119,13 +122,15 @@ class Carrier:
         """Ring for a round without waiting."""
         self._spawn(self._ring(agent))
 
-    async def attempt(self, message: Claimed, way: Way, round_: Round) -> Ended | ChannelFault:
+    async def attempt(
+        self, message: Claimed, way: Way, round_: Round, stages: Stages
+    ) -> Ended | ChannelFault:
         """Make one attempt (`workers.attempt`)."""
-        bounce_address, pace = round_.config.bounce_address, round_.limits.pace
-        return await self._attempt(message, way.connection, way.channel, bounce_address, pace)
+        return await self._attempt(message, way, round_.config.bounce_address, round_.limits.pace, stages)
 
-    def settle(self, message: Claimed, ended: Ended, channel: str, round_: Round) -> None:
+    def settle(self, message: Claimed, ended: Ended, channel: str, round_: Round, stages: Stages) -> None:
         """Put an outcome on its way into the ledger; what becomes of the message is told when it is there."""
+        put_at = time.perf_counter()
 
         def written(finished: Finished | None) -> None:
             reach("after_finish")
@@ -133,7 +138,8 @@ class Carrier:
             if finished is not None and (finished.guarded or finished.slow):
                 self._spawn(self._stop_for_all(round_.ways, ended, channel, refused=finished.guarded))
             if finished is None or not finished.guarded:
-                self.account.attempt(message, ended, channel, finished)
+                stages.finish = time.perf_counter() - put_at
+                self.account.attempt(message, ended, channel, finished, stages)
 
         reach("before_finish")
         self.outbox.put(ended.finish, round_.limits, written, narrowed=round_.narrowed)

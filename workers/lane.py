@@ -14,7 +14,8 @@ from postroom.ledger.delivery import Claim, Claimed
 from postroom.ledger.errors import LedgerError
 from postroom.outcome import ChannelFault, DayUsedUpError, FenceLostError, TooLateError
 from workers.attempt import Ended
-from workers.ways import Way
+from workers.channels.seam import Way
+from workers.stages import Stages
 
 if TYPE_CHECKING:
     from workers.round import Round
@@ -38,6 +39,7 @@ class Lane:
         self._batch = 1
         self._version = 0  # of what stands over the agent, as the last claim said
         self._idle_since = time.monotonic()
+        self._paced = 0.0  # how long, at the last claim, the agent's rate had held its mail up
         self._left = (
             False  # a claim took it off the ledger's list: nothing was due, or there are lanes enough
         )
@@ -120,6 +122,7 @@ class Lane:
         if not claim.more and not claim.bulk_waits:
             self._round.caught_up(asked_at)
         self._version = claim.version
+        self._paced = self._round.paced(claim, asked_at)
         return claim
 
     async def _deliver(self, claim: Claim) -> None:
@@ -153,12 +156,14 @@ class Lane:
                     done += 1
                     continue
                 way = self._way
-                ended = await self._send(message, way)
+                stages = Stages(self._paced, way.opened_in)
+                way.opened_in = 0.0
+                ended = await self._send(message, way, stages)
                 if ended is None:
                     met_fault = message.id
                     break
                 # From here on the message has an outcome: whatever else goes wrong, it is not given back.
-                self._carrier.settle(message, ended, way.channel, self._round)
+                self._carrier.settle(message, ended, way.channel, self._round, stages)
                 done += 1
                 await self._go_on(ended, way)
         finally:
@@ -185,11 +190,11 @@ class Lane:
             return True
         return False
 
-    async def _send(self, message: Claimed, way: Way) -> Ended | None:
+    async def _send(self, message: Claimed, way: Way, stages: Stages) -> Ended | None:
         """Make one attempt. None where the message was not sent and nothing more should be tried now."""
         carrier = self._carrier
         try:
-            ended = await carrier.attempt(message, way, self._round)
+            ended = await carrier.attempt(message, way, self._round, stages)
         except FenceLostError:
             carrier.metrics.fence_lost.labels("advance").inc()
             carrier.log.warning("fence.rejected", agent=self._agent, message_id=message.id, step="advance")

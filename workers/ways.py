@@ -3,7 +3,6 @@
 import asyncio
 import time
 
-from msgspec import Struct
 from structlog.typing import FilteringBoundLogger
 
 from postroom.config.structs import Agent, Breaker
@@ -15,7 +14,7 @@ from postroom.metrics import CarrierMetrics
 from postroom.outcome import BY_A_PERSON, Cause, ChannelFault, Phase
 from workers.attempt import Ended
 from workers.channels.registry import open_channels
-from workers.channels.seam import Channel, Connection
+from workers.channels.seam import Channel, Way
 
 AT_ONCE = frozenset({Cause.AUTH, Cause.THROTTLE})  # said outright: no further evidence is asked for
 PERSON_FACTOR = 5  # how much longer a stop is that only a person can end
@@ -31,13 +30,6 @@ REFUSES_ALL = (
 
 PUTS_OFF_ALL = "every message is put off and none is sent: look at the last attempts' reply codes"
 SLOW_DOWN = "the server asks us to come back later: lower `rate` or `connections` if this stays"
-
-
-class Way(Struct, frozen=True):
-    """A ready connection and the name of its channel."""
-
-    channel: str
-    connection: Connection
 
 
 class Ways:
@@ -94,7 +86,7 @@ class Ways:
             connected = await channel.connect()
             if not isinstance(connected, ChannelFault):
                 self._metrics.channel_up.labels(self._name, channel.name).set(1)
-                return Way(channel.name, connected)
+                return Way(channel.name, connected, time.monotonic() - started)
             slow = time.monotonic() - started >= SLOW_SECONDS
             await self.stop(channel.name, connected, at_once=slow or None)
         return None

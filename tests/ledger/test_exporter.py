@@ -65,7 +65,7 @@ async def test_one_that_ends_leaves_the_role_at_once(processes):
     assert "postroom_agent_info{" not in generate_latest(processes[0].registry).decode()
 
 
-async def test_it_tells_whose_an_agent_is_and_what_stands_over_it(ledger, processes):
+async def test_it_tells_whose_an_agent_is_and_what_stands_over_it(processes):
     """Owner, pause, and Redis's own state are there."""
     text = await processes[0].scrape()
     assert 'postroom_agent_info{agent="orders",owner="team-shop",retry_profile="standard"} 1.0' in text

@@ -1,6 +1,7 @@
 """What holds for the shape of the whole: the contract, the metrics, the layers, the logs."""
 
 import ast
+import importlib.util
 import json
 import re
 import subprocess
@@ -12,6 +13,7 @@ import yaml
 from prometheus_client import CollectorRegistry
 
 from postroom.failpoint import POINTS
+from postroom.log_events import EVENTS
 from postroom.metrics import CarrierMetrics, EdgeMetrics
 from service.openapi import openapi_document, openapi_json
 from service.problem import STATUS
@@ -22,6 +24,7 @@ PACKAGES = ("postroom", "service", "workers")
 SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 TREES = {path.relative_to(ROOT): ast.parse(path.read_text()) for path in SOURCES}
 
+MILLISECONDS = "stages.to_ms("  # numbers by stage, whose names the catalogue has
 LEVELS = {"debug", "info", "warning", "error", "exception", "critical", "bind"}
 # Words that personal data and secrets go by; `recipients` is a count, `client_ref` is promised to be clean.
 PERSONAL = {
@@ -54,16 +57,18 @@ def references(part):
             yield from references(value)
 
 
+def _tells(path, func):
+    """True for a method of a logger, and for one that was chosen by its level and called `tell`."""
+    if isinstance(func, ast.Attribute):
+        return func.attr in LEVELS and re.search(r"\b_?log(ger)?\b", ast.unparse(func.value)) is not None
+    return isinstance(func, ast.Name) and func.id == "tell" and path.parts[0] == "workers"
+
+
 def log_calls():
     """Yield file, line, event (a node) and keywords of every call on a logger."""
     for path, tree in TREES.items():
         for node in ast.walk(tree):
-            if (
-                isinstance(node, ast.Call)
-                and isinstance(node.func, ast.Attribute)
-                and node.func.attr in LEVELS
-                and re.search(r"\b_?log(ger)?\b", ast.unparse(node.func.value))
-            ):
+            if isinstance(node, ast.Call) and _tells(path, node.func):
                 yield path, node
 
 
@@ -160,19 +165,68 @@ def test_the_layers_hold():
     assert 0 == run.returncode, run.stdout[-3000:] + run.stderr[-1000:]
 
 
-def test_events_are_literal_words():
-    """A log line's event is a fixed `area.what_happened`, so that it can be counted and holds no data."""
-    calls = [(p, n) for p, n in log_calls() if n.func.attr != "bind"]
+WORD = re.compile(r"[a-z]+(\.[a-z_]+)+")
+ELSEWHERE = ("postroom/inbox/", "postroom/dev/", "postroom/cli/")  # what `make run` starts, and what prints
+
+
+def names_of(path, node):
+    """Return the names an event may have: a literal, or the literals of the function that chooses among them."""
+    event = node.args[0]
+    if isinstance(event, ast.Constant):
+        return [event.value]
+    functions = [f for f in ast.walk(TREES[path]) if isinstance(f, ast.FunctionDef | ast.AsyncFunctionDef)]
+    inside = [f for f in functions if f.lineno <= node.lineno <= f.end_lineno]
+    (function,) = inside[-1:]
+    places = [function, *(n for n in TREES[path].body if isinstance(n, ast.Assign))]
+    names = []
+    for part in (n for place in places for n in ast.walk(place)):
+        if isinstance(part, ast.JoinedStr) and isinstance(part.values[0], ast.Constant):
+            prefix = str(part.values[0].value)
+            names += (
+                [name for name in EVENTS if name.startswith(prefix)]
+                if prefix in ("message.", "attempt.")
+                else []
+            )
+        elif isinstance(part, ast.Constant) and isinstance(part.value, str) and part.value in EVENTS:
+            names.append(part.value)
+    return names
+
+
+def test_every_event_is_in_the_catalogue_with_its_fields():
+    """No other name is emitted than those of `postroom/log_events.py`, no other field, and each of them is."""
+    calls = [
+        (p, n)
+        for p, n in log_calls()
+        if getattr(n.func, "attr", "") != "bind" and not str(p).startswith(ELSEWHERE)
+    ]
     assert len(calls) > 20
-    wrong = []
+    wrong, emitted = [], set()
     for path, node in calls:
-        event = node.args[0] if node.args else None
-        if isinstance(event, ast.Name):  # chosen among literals a few lines above
+        names = names_of(path, node)
+        emitted |= set(names)
+        unknown = [name for name in names if name not in EVENTS]
+        if not names or unknown or len(node.args) > 1:
+            wrong.append(f"{path}:{node.lineno}: {unknown or 'not an event'}")
             continue
-        text = event.value if isinstance(event, ast.Constant) else None
-        if not (isinstance(text, str) and re.fullmatch(r"[a-z]+(\.[a-z_]+)+", text)) or len(node.args) > 1:
-            wrong.append(f"{path}:{node.lineno}")
+        allowed = {field for name in names for field in EVENTS[name].fields} | {"exc_info"}
+        given = {keyword.arg for keyword in node.keywords if keyword.arg}
+        wrong += [f"{path}:{node.lineno}: {names} has no field {field}" for field in given - allowed]
     assert [] == wrong
+    assert set() == set(EVENTS) - emitted
+
+
+def test_the_catalogue_is_made_of_words_that_hold_no_data():
+    """Names are `area.what_happened`, fields are not words that personal data goes by."""
+    assert [] == [name for name in EVENTS if not WORD.fullmatch(name)]
+    assert set() == {field for event in EVENTS.values() for field in event.fields} & (PERSONAL - {"text"})
+
+
+def test_the_page_of_events_is_the_one_made_from_the_catalogue():
+    """`make docs` was run after the last change of `postroom/log_events.py`."""
+    spec = importlib.util.spec_from_file_location("events_page", ROOT / "docs" / "events.py")
+    maker = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(maker)
+    assert maker.page() == (ROOT / "docs" / "events.md").read_text()
 
 
 def test_no_log_line_has_a_field_for_personal_data():
@@ -181,7 +235,8 @@ def test_no_log_line_has_a_field_for_personal_data():
         f"{path}:{node.lineno}: {keyword.arg}"
         for path, node in log_calls()
         for keyword in node.keywords
-        if keyword.arg in PERSONAL or keyword.arg is None
+        if keyword.arg in PERSONAL - {"text"}
+        or (keyword.arg is None and not ast.unparse(keyword.value).startswith(MILLISECONDS))
     ]
     assert [] == wrong
 

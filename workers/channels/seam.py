@@ -6,6 +6,7 @@ from msgspec import Struct
 
 from postroom.message import Mail
 from postroom.outcome import ChannelFault, Commit, Submission
+from workers.stages import Stages
 
 
 class Order(Struct, frozen=True):
@@ -18,6 +19,7 @@ class Order(Struct, frozen=True):
     mail: Mail
     recipients: tuple[int, ...]
     bounce_address: str | None = None  # envelope sender; None: the From address, or the provider's own
+    stages: Stages | None = None  # where to say how long composing took
 
 
 class Connection(Protocol):
@@ -60,3 +62,11 @@ class Channel(Protocol):
     async def aclose(self) -> None:
         """Release what all connections of the channel share."""
         ...
+
+
+class Way(Struct):
+    """A ready connection and the name of its channel."""
+
+    channel: str
+    connection: Connection
+    opened_in: float = 0.0  # seconds, until its first message has been charged with them

@@ -9,6 +9,7 @@ smtp_table       which reply ends in which outcome
 
 import asyncio
 import ssl
+import time
 from collections.abc import Callable
 
 from postroom.address import domain_of
@@ -137,8 +138,10 @@ class SmtpConnection:
 
     async def submit(self, order: Order, commit: Commit) -> Submission:
         """Compose and submit one message; what the composer raises comes out before a byte is sent."""
-        relay = self._relay
+        relay, began = self._relay, time.perf_counter()
         composed = relay.compose(order.mail, _provider_headers(order.mail, relay.config))
+        if order.stages is not None:
+            order.stages.compose = time.perf_counter() - began
         try:
             try:
                 ended = await self._transact(order, composed, commit)

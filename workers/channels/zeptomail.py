@@ -9,6 +9,7 @@ http_pool         the connections
 
 import asyncio
 import re
+import time
 
 from msgspec import Struct
 from yarl import URL
@@ -135,7 +136,10 @@ class ZeptomailConnection:
         code = breach(order)
         if code is not None:
             return _refused_here(order, code)
+        began = time.perf_counter()
         body = encode(build(order, self._terms.bounce_address))
+        if order.stages is not None:
+            order.stages.compose = time.perf_counter() - began
         if len(body) > MAX_ENCODED:
             return _refused_here(order, TOO_LONG)
         await commit((None,) * len(order.recipients))

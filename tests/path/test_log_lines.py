@@ -1,0 +1,97 @@
+"""What the processes' log lines tell of a message: one wide line at its end, and the same ids through both."""
+
+import asyncio
+
+import pytest
+
+from postroom.log_events import COMMON, EVENTS
+from tests.smtpd import Smtpd
+from tests.stack import TOKEN, Stack, sample
+
+TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+STAGES = ("queue_ms", "pacing_ms", "connect_ms", "render_ms", "compose_ms", "submit_ms")
+
+
+async def until_lines(stack, name, event, count=1):
+    """Wait until a process has written so many lines of an event; return them."""
+    found = []
+
+    async def written():
+        found[:] = [line for line in stack.logs(name) if line["event"] == event]
+        return len(found) >= count
+
+    await stack.until(written, f"{count} lines {event} of {name}")
+    return found
+
+
+async def post(stack, body, **headers):
+    """POST a message; return its id and the answer's request id."""
+    url = f"{stack.url}/v1/messages"
+    authorization = {"Authorization": f"Bearer {TOKEN}"}
+    async with stack.session.post(url, json=body, headers=authorization | headers) as response:
+        assert 202 == response.status, await response.text()
+        return (await response.json())["id"], response.headers["x-request-id"]
+
+
+async def test_one_wide_line_ends_each_message(stack: Stack):
+    """Ids, whose, template and version, attempts, outcome and milliseconds by stage, which add up to its age."""
+    message_id, request_id = await post(
+        stack, sample("m-1"), **{"X-Request-Id": "from-the-caller", "traceparent": TRACE}
+    )
+    assert "from-the-caller" == request_id
+    (line,) = await until_lines(stack, "worker", "message.sent")
+    assert {
+        "level": "info", "service": "worker", "message_id": message_id, "client_ref": "m-1", "caller": "shop",
+        "agent": "orders", "channel": "relay", "priority": "normal", "attempts": 1, "outcome": "sent", "phase": "done",
+        "reply_code": 250, "state": "sent", "next_in_ms": None, "request_id": "from-the-caller",
+        "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+    }.items() <= line.items()  # fmt: skip
+    assert line["template"].startswith("order_shipped@")
+    assert abs(line["age_ms"] - sum(line[name] for name in STAGES)) <= 1
+    for name in ("accept_ms", "connect_ms", "render_ms", "compose_ms", "submit_ms", "finish_ms"):
+        assert line[name] > 0, name
+    (accepted,) = await until_lines(stack, "api", "message.accepted")
+    requests = await until_lines(stack, "api", "http.request")
+    (request,) = [r for r in requests if r["method"] == "POST"]
+    for one in (accepted, request):
+        assert ("from-the-caller", "4bf92f3577b34da6a3ce929d0e0e4736") == (one["request_id"], one["trace_id"])
+
+
+@pytest.mark.parametrize(
+    "given", ["00-0-0-01", "01-" + TRACE[3:], TRACE.upper(), "00-" + "0" * 32 + TRACE[35:], TRACE + "-x"]
+)
+async def test_a_malformed_traceparent_begins_a_new_trace(stack: Stack, given):
+    """It is ignored; the message has a trace id all the same, the same in both processes."""
+    await post(stack, sample("m-1"), traceparent=given)
+    (line,) = await until_lines(stack, "worker", "message.sent")
+    (accepted,) = await until_lines(stack, "api", "message.accepted")
+    assert line["trace_id"] == accepted["trace_id"] != TRACE[3:35].lower()
+    assert 32 == len(line["trace_id"])
+
+
+async def test_only_the_last_attempt_ends_a_message(stack: Stack, smtpd: Smtpd):
+    """Attempts before it are `attempt.…`; their time counts as waiting; every line is of the catalogue."""
+    smtpd.script = {"RCPT": ["451 4.3.0 later", "250 ok"]}
+    message_id, _ = await post(stack, sample("m-1", deliver_within=600))
+    (deferred,) = await until_lines(stack, "worker", "attempt.deferred")
+    assert (message_id, 1, 451) == (deferred["message_id"], deferred["attempts"], deferred["reply_code"])
+    assert [] == [line for line in stack.logs("worker") if line["event"].startswith("message.")]
+    for name in ("api", "worker"):
+        for line in stack.logs(name):
+            if "logger" not in line:
+                event = EVENTS[line["event"]]
+                assert set() == set(line) - {*COMMON, *event.fields}
+                assert line["level"] == event.level
+                assert event.service in (line["service"], "both")
+
+
+async def test_what_waited_for_the_rate_says_so(folder, smtpd: Smtpd):
+    """Of mail held up by the agent's rate most of the age is pacing, and little of mail that was not."""
+    async with Stack(folder, smtpd.port, agent='rate = "10/s"\nburst = 1') as stack:
+        await asyncio.gather(stack.start_api(), stack.start_worker())
+        await asyncio.gather(*(post(stack, sample(f"m-{n}")) for n in range(8)))
+        lines = await until_lines(stack, "worker", "message.sent", 8)
+        last = max(lines, key=lambda line: line["age_ms"])
+        assert last["age_ms"] > 400
+        assert last["pacing_ms"] > 0.5 * last["age_ms"]
+        assert min(line["pacing_ms"] for line in lines) < 100
