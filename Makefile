@@ -48,6 +48,7 @@ openapi: .venv/test.stamp ## Write openapi/postroom.yaml from the code
 
 docs: .venv/test.stamp ## Write the pages that are made from code and values
 	@$(BIN)/python deploy/helm/readme.py
+	@$(BIN)/python deploy/helm/dashboard.py
 	@$(BIN)/python docs/events.py
 
 format: .venv/test.stamp ## Format the code

@@ -160,6 +160,10 @@ class CarrierMetrics:
         self.channel_faults = Counter(
             "postroom_channel_faults", "Faults of channels.", ("agent", "channel", "cause"), registry=registry
         )
+        self.paced = Counter(
+            "postroom_paced_claims", "Looks at an agent's queue that its rate let nothing through at.",
+            ("agent",), registry=registry,
+        )  # fmt: skip
         self.rounds = Counter("postroom_rounds", "Rounds begun by this process.", registry=registry)
         self.rounds_running = Gauge(
             "postroom_rounds_running", "Agents this process has a round for.", registry=registry

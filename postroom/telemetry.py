@@ -5,7 +5,7 @@ from types import TracebackType
 from typing import Self
 
 from aiohttp import web
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from postroom.errors import PostroomError
@@ -31,6 +31,7 @@ class Telemetry:
     ) -> None:
         """`routes` are further ones, which answer for themselves whom they let in."""
         self._registry = registry
+        ProcessCollector(registry=registry)
         self._host, self._port = address
         self._refresh = refresh
         self._ready = ready

@@ -11,6 +11,7 @@ from postroom.ledger.watch import QueueDepth
 from postroom.metrics import EdgeMetrics
 from service.admin_agents import AgentActs
 from service.admin_edge import AdminEdge, Call, not_found
+from service.admin_failed import FailedLooks
 from service.admin_messages import MessageActs
 from service.admin_moment import read_moment
 from service.auth import Authenticator
@@ -25,6 +26,7 @@ def admin_routes(
     """Return the routes for the metrics port. Each asks for a token with the scope `admin`."""
     edge = AdminEdge(authenticator, metrics, log)
     agents, messages, looks = AgentActs(desk), MessageActs(desk), _Looks(desk)
+    failed = FailedLooks(desk)
     table = [
         ("GET", "/admin/agents", agents.show),
         ("POST", "/admin/agents/{agent}/pause", agents.pause),
@@ -36,6 +38,7 @@ def admin_routes(
         ("POST", "/admin/messages/{id}/resolve", messages.resolve),
         ("GET", "/admin/messages/{id}/why", messages.why),
         ("GET", "/admin/queue", looks.queue),
+        ("GET", "/admin/failed", failed.show),
         ("GET", "/admin/changes", looks.changes),
         ("GET", "/admin/balance", looks.balance),
         ("*", "/admin/{rest:.*}", not_found),

@@ -5,7 +5,7 @@ from collections import defaultdict
 from postroom.decode import Fault
 from postroom.errors import Code, RefusedError
 from postroom.explain import moment
-from postroom.ledger.overview import read_standings
+from postroom.ledger.overview import count_lanes, read_standings
 from postroom.ledger.standing import Standing
 from postroom.ledger.watch import QueueDepth
 from service.admin_edge import Call
@@ -36,7 +36,8 @@ class AgentActs:
         for row in await self._desk.watch.depth():
             depths[row.agent].append(row)
         standings = await read_standings(self._desk.client, names)
-        return {"agents": [self._view(name, standings[name], depths[name]) for name in names]}
+        lanes = await count_lanes(self._desk.client, names)
+        return {"agents": [self._view(n, standings[n], depths[n], lanes[n]) for n in names]}
 
     async def pause(self, call: Call) -> Paused:
         """Pause an agent, or change reason and end of its pause."""
@@ -91,7 +92,7 @@ class AgentActs:
         if faults:
             raise RefusedError(Code.INVALID_REQUEST, "See errors.", faults=faults)
 
-    def _view(self, name: str, standing: Standing, depths: list[QueueDepth]) -> AgentView:
+    def _view(self, name: str, standing: Standing, depths: list[QueueDepth], lanes: int) -> AgentView:
         agent = self._desk.config.agents.get(name)
         pause = standing.pause if standing.paused else None
         state = "paused" if pause else "stopped" if standing.stopped else "working"
@@ -108,6 +109,7 @@ class AgentActs:
             waiting=sum(row.waiting for row in depths),
             due=sum(row.due for row in depths),
             oldest_due_seconds=max((row.oldest_due_ms for row in depths), default=0) / 1000,
+            connections=lanes,
             faults=[
                 FaultView(channel, fault.cause, moment(fault.since), moment(fault.till), fault.text)
                 for channel, fault in sorted(standing.faults.items())

@@ -196,6 +196,7 @@ class AgentView(Struct, frozen=True, kw_only=True):
     waiting: int = 0
     due: int = 0
     oldest_due_seconds: float = 0.0
+    connections: int = 0
     faults: list[FaultView] = []
     preferred: str | None = None
     preferred_until: str | None = None

@@ -132,6 +132,7 @@ class Round:
             self._paced_since = 0.0
         elif not claim.messages and not claim.more:
             self._paced_since = self._paced_since or asked_at
+            self.carrier.metrics.paced.labels(self.agent).inc()
         return held_up
 
     async def wait_for_mail(self, seconds: float, next_in_ms: int | None, *, spare: bool = False) -> None:

@@ -9,13 +9,14 @@ from pathlib import Path
 from postroom import __version__
 from postroom.cli.commands import COMMANDS, Command
 from postroom.cli.operator_commands import OPERATOR_COMMANDS
+from postroom.cli.shift_commands import SHIFT_COMMANDS
 from postroom.errors import PostroomError
 from postroom.startup import report
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return the exit status: 0, 1 where something is wrong, 2 for wrong usage."""
-    options = _parser().parse_args(arguments)
+    options = build_parser().parse_args(arguments)
     if options.config is not None:
         os.environ["POSTROOM_CONFIG"] = str(options.config)
     try:
@@ -33,7 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the whole command line."""
     parser = argparse.ArgumentParser(
         prog="postroom",
         description="The mail room of a company's backend: internal services send email through it.",
@@ -44,6 +46,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"postroom {__version__}")
     parser.add_argument("--config", type=Path, metavar="FILE", help="configuration (or POSTROOM_CONFIG)")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for add in (*COMMANDS, *OPERATOR_COMMANDS):
+    for add in (*COMMANDS, *OPERATOR_COMMANDS, *SHIFT_COMMANDS):
         add(commands)
     return parser

@@ -23,7 +23,7 @@ FILTERS = ("agent", "template", "caller", "accepted_before", "all")
 BY_FILTER = "By filter it only counts; the same command with --yes does it and prints how many it did."
 
 
-def _later(module: str, name: str) -> Command:
+def later(module: str, name: str) -> Command:
     """Return a command whose module is imported when it is run."""
 
     def run(options: argparse.Namespace) -> int:
@@ -46,9 +46,10 @@ def _either(single: Command, by_filter: Command, positional: str) -> Command:
     return run
 
 
-def _add(
+def add_asking(
     commands: Commands, name: str, text: str, run: Command, examples: str, note: str = ""
 ) -> argparse.ArgumentParser:
+    """Add a command that asks the admin port, or may; return its parser."""
     parser, way = add_command(commands, name, text, run), LOOK if name in LOOKS else ADMIN
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.description = "\n".join(textwrap.fill(t, 80) for t in (parser.description or "", note, way) if t)
@@ -60,7 +61,8 @@ def _add(
     return parser
 
 
-def _add_reason(parser: argparse.ArgumentParser, text: str = "why: logged; at most 200 characters") -> None:
+def add_reason(parser: argparse.ArgumentParser, text: str = "why: logged; at most 200 characters") -> None:
+    """Add `--reason`."""
     parser.add_argument("--reason", metavar="TEXT", help=text)
 
 
@@ -76,46 +78,46 @@ def _add_filter(parser: argparse.ArgumentParser, verb: str) -> None:
 
 
 def _add_queue(commands: Commands) -> None:
-    _add(commands, "queue", "show the waiting mail of every agent", _later("look", "show_queue"),
+    add_asking(commands, "queue", "show the waiting mail of every agent", later("look", "show_queue"),
          "  postroom queue")  # fmt: skip
 
 
 def _add_why(commands: Commands) -> None:
-    parser = _add(commands, "why", "say in one sentence why a message is where it is", _later("look", "show_why"),
+    parser = add_asking(commands, "why", "say in one sentence why a message is where it is", later("look", "show_why"),
                   "  postroom why orders-01JD8X5V0QK3ZB9M2W4T6Y8R1C")  # fmt: skip
     parser.add_argument("id", metavar="ID", help="the message's id")
 
 
 def _add_agents(commands: Commands) -> None:
     examples = "  postroom agents\n  postroom agents prefer orders --channel backup --for 2h --reason 'relay is slow'"
-    parser = _add(commands, "agents", "show all agents, what stands over them and their mail",
-                  _later("operate", "show_agents"), examples)  # fmt: skip
+    parser = add_asking(commands, "agents", "show all agents, what stands over them and their mail",
+                  later("operate", "show_agents"), examples)  # fmt: skip
     verbs = parser.add_subparsers(title="commands", metavar="COMMAND")
     example = (
         "  postroom agents prefer orders --channel backup --for 2h\n  postroom agents prefer orders --clear"
     )
-    prefer = _add(verbs, "prefer", "let one of an agent's channels go first for a while",
-                  _later("operate", "prefer_channel"), example)  # fmt: skip
+    prefer = add_asking(verbs, "prefer", "let one of an agent's channels go first for a while",
+                  later("operate", "prefer_channel"), example)  # fmt: skip
     prefer.add_argument("agent_name", metavar="AGENT")
     prefer.add_argument("--channel", metavar="NAME", help="the channel that goes first")
     prefer.add_argument("--for", dest="lasts", metavar="DURATION", help="how long, such as 2h; at most 30d")
     prefer.add_argument("--clear", action="store_true", help="back to the usual order")
-    _add_reason(prefer)
+    add_reason(prefer)
 
 
 def _add_pause(commands: Commands) -> None:
-    run = _either(_later("operate", "pause_agent"), _later("act", "act_by_filter"), "agent_name")
+    run = _either(later("operate", "pause_agent"), later("act", "act_by_filter"), "agent_name")
     examples = (
         "  postroom pause orders --reason 'wrong prices' --for 1h\n"
         "  postroom pause --agent orders --template order_shipped --reason 'wrong prices' --yes"
     )
     note = f"An agent paused sends nothing at all; by filter, the named waiting mail is held. {BY_FILTER}"
-    parser = _add(commands, "pause", "pause an agent, or hold waiting mail", run, examples, note)
+    parser = add_asking(commands, "pause", "pause an agent, or hold waiting mail", run, examples, note)
     parser.add_argument("agent_name", metavar="AGENT", nargs="?")
     parser.add_argument(
         "--for", dest="lasts", metavar="DURATION", help="of an agent: it goes on by itself after that"
     )
-    _add_reason(
+    add_reason(
         parser,
         "why: logged, and shown to callers; at most 200 characters of an agent's pause, 64 bytes of UTF-8 by filter",
     )
@@ -123,36 +125,36 @@ def _add_pause(commands: Commands) -> None:
 
 
 def _add_resume(commands: Commands) -> None:
-    parser = _add(commands, "resume", "end an agent's pause", _later("operate", "resume_agent"),
+    parser = add_asking(commands, "resume", "end an agent's pause", later("operate", "resume_agent"),
                   "  postroom resume orders")  # fmt: skip
     parser.add_argument("agent_name", metavar="AGENT")
-    _add_reason(parser)
+    add_reason(parser)
 
 
 def _add_cancel(commands: Commands) -> None:
-    run = _either(_later("operate", "cancel_message"), _later("act", "act_by_filter"), "id")
+    run = _either(later("operate", "cancel_message"), later("act", "act_by_filter"), "id")
     examples = (
         "  postroom cancel orders-01JD8X5V0QK3ZB9M2W4T6Y8R1C\n"
         "  postroom cancel --agent orders --template order_shipped --accepted-before 10min --yes"
     )
-    parser = _add(commands, "cancel", "end messages before they go out", run, examples, BY_FILTER)
+    parser = add_asking(commands, "cancel", "end messages before they go out", run, examples, BY_FILTER)
     parser.add_argument("id", metavar="ID", nargs="?")
-    _add_reason(parser)
+    add_reason(parser)
     _add_filter(parser, "cancel")
 
 
 def _add_expire(commands: Commands) -> None:
-    parser = _add(commands, "expire", "let waiting mail end as too late", _later("act", "act_by_filter"),
+    parser = add_asking(commands, "expire", "let waiting mail end as too late", later("act", "act_by_filter"),
                   "  postroom expire --agent logins --accepted-before 15min --yes", BY_FILTER)  # fmt: skip
-    _add_reason(parser)
+    add_reason(parser)
     _add_filter(parser, "expire")
 
 
 def _add_release(commands: Commands) -> None:
     note = f"Mail held by `postroom pause` by filter, or by the storm brake. {BY_FILTER}"
-    parser = _add(commands, "release", "let held mail go", _later("act", "act_by_filter"),
+    parser = add_asking(commands, "release", "let held mail go", later("act", "act_by_filter"),
                   "  postroom release --agent orders --yes", note)  # fmt: skip
-    _add_reason(parser)
+    add_reason(parser)
     _add_filter(parser, "release")
 
 
@@ -161,15 +163,15 @@ def _add_retry(commands: Commands) -> None:
         "One that waits for another attempt, one that is held, or one that failed or expired while its content is "
         "still kept."
     )
-    parser = _add(commands, "retry", "try a message again now", _later("operate", "retry_message"),
+    parser = add_asking(commands, "retry", "try a message again now", later("operate", "retry_message"),
                   "  postroom retry orders-01JD8X5V0QK3ZB9M2W4T6Y8R1C --reason 'mailbox mended'", note)  # fmt: skip
     parser.add_argument("id", metavar="ID")
-    _add_reason(parser)
+    add_reason(parser)
 
 
 def _add_resolve(commands: Commands) -> None:
     note = "Look at the provider first: only there it is known whether the mail was taken."
-    parser = _add(commands, "resolve", "settle a message that is unconfirmed", _later("operate", "resolve_message"),
+    parser = add_asking(commands, "resolve", "settle an unconfirmed message", later("operate", "resolve_message"),
                   "  postroom resolve orders-01JD8X5V0QK3ZB9M2W4T6Y8R1C --sent", note)  # fmt: skip
     parser.add_argument("id", metavar="ID")
     outcome = parser.add_mutually_exclusive_group(required=True)
@@ -177,12 +179,12 @@ def _add_resolve(commands: Commands) -> None:
     outcome.add_argument(
         "--retry", dest="outcome", action="store_const", const="retry", help="it was not: try again"
     )
-    _add_reason(parser)
+    add_reason(parser)
 
 
 def _add_changes(commands: Commands) -> None:
     note = "Starts with their versions and configurations, templates, pauses, breakers, and operators' acts."
-    parser = _add(commands, "changes", "show what was changed lately", _later("operate", "show_changes"),
+    parser = add_asking(commands, "changes", "show what was changed lately", later("operate", "show_changes"),
                   "  postroom changes --since 3h", note)  # fmt: skip
     parser.add_argument(
         "--since", default="3h", metavar="WHEN", help="a duration, or a time with zone (%(default)s)"

@@ -73,6 +73,11 @@ def halt_key(agent: str) -> str:
     return f"{place_of(agent).prefix}halt:{agent}"
 
 
+def lanes_key(agent: str) -> str:
+    """Key of an agent's lanes, a sorted set by the end of each one's lease."""
+    return f"{place_of(agent).prefix}lanes:{agent}"
+
+
 def bucket_key(agent: str) -> str:
     """Key of the arrival time of an agent's rate."""
     return f"{place_of(agent).prefix}bucket:{agent}"

@@ -34,3 +34,20 @@ async def read_standings(client: Redis, agents: Iterable[str]) -> dict[str, Stan
         for agent, halt, faults in zip(part, hashes[::2], hashes[1::2], strict=True):
             found[agent] = read_standing(halt, faults, now)
     return found
+
+
+async def count_lanes(client: Redis, agents: Iterable[str]) -> dict[str, int]:
+    """Return how many connections each of the agents has, over all workers.
+
+    Raises:
+        LedgerUnavailableError: Redis does not answer.
+    """
+    names = list(agents)
+    try:
+        seconds, micros = await client.time()
+        pipe = client.pipeline(transaction=False)
+        for agent in names:
+            pipe.zcount(keys.lanes_key(agent), seconds * 1000 + micros // 1000, "+inf")
+        return dict(zip(names, await pipe.execute(), strict=True))
+    except (RedisError, OSError) as error:
+        raise LedgerUnavailableError("cannot reach Redis") from error

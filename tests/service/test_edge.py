@@ -347,6 +347,7 @@ async def test_the_log_line_holds_ids_and_numbers(app):
     assert CANARY.lower() not in json.dumps(logs).lower()
     expected = {
         "request_id",
+        "trace_id",
         "caller",
         "method",
         "route",

@@ -170,8 +170,8 @@ def test_only_the_newest_of_a_collapse_key_waits(api: Api, pause):
     assert ["cancelled", "cancelled", "queued"] == [message["state"] for message in messages]
     assert ["superseded", "superseded", "paused"] == [message["reason"]["code"] for message in messages]
     assert "superseded" == messages[0]["recipients"][0]["reason"]["code"]
-    lines = [line for line in events(api, "message.superseded") if line["message_id"] in made]
-    assert list(pairwise(made)) == [(line["message_id"], line["newer_id"]) for line in lines]
+    lines = [line for line in events(api, "message.cancelled") if line["message_id"] in made]
+    assert list(pairwise(made)) == [(line["message_id"], line["superseded_by"]) for line in lines]
 
 
 def test_a_collapse_key_is_the_callers_agents_and_recipients(api: Api):

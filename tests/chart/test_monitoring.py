@@ -1,0 +1,168 @@
+"""Alerts, dashboard and runbook: they name what exists, and say what to do."""
+
+import importlib.util
+import json
+import re
+import shlex
+import shutil
+
+import pytest
+import yaml
+
+from postroom.cli.main import build_parser
+from postroom.errors import Code
+from tests.chart.conftest import CHART, ROOT, judge, rendered, run, the
+from tests.stack import Stack, sample
+
+FILES = CHART / "files"
+RULES = yaml.safe_load((FILES / "alerts.yaml").read_text())
+ALERTS = [rule for group in RULES["groups"] for rule in group["rules"]]
+DASHBOARD = json.loads((FILES / "dashboard.json").read_text())
+RUNBOOK = (ROOT / "docs" / "runbook.md").read_text()
+HEADINGS = re.findall(r"^#+ (.+)$", RUNBOOK, re.MULTILINE)
+METRIC = re.compile(r"\b(?:postroom|process)_[a-z_]+\b")
+
+
+def expressions():
+    """Yield where and what of every PromQL expression, the dashboard's variables filled in."""
+    for rule in ALERTS:
+        yield rule["alert"], rule["expr"]
+    for panel in DASHBOARD["panels"]:
+        for target in panel.get("targets", []):
+            yield panel["title"], _filled(target["expr"])
+    for note in DASHBOARD["annotations"]["list"]:
+        yield note["name"], _filled(note["expr"])
+    scaled = the(rendered("ha"), "ScaledObject") if _helm_is_here() else None
+    if scaled:
+        yield "ScaledObject", scaled["spec"]["triggers"][0]["metadata"]["query"]
+
+
+def _helm_is_here():
+    return any((ROOT / ".venv" / "judges" / name).exists() for name in ("helm3", "helm4")) or shutil.which(
+        "helm"
+    )
+
+
+def _filled(expr):
+    return expr.replace("$__rate_interval", "5m").replace("$namespace", "mail").replace("$agent", "orders")
+
+
+def anchor(heading):
+    """Return the anchor of a heading as Markdown renderers make it."""
+    return re.sub(r"[^a-z0-9_-]", "", heading.lower().replace(" ", "-"))
+
+
+def test_every_expression_is_promql():
+    """Rules, dashboard and scaling are parsed by a parser of their own."""
+    parser = pytest.importorskip("promql_parser", reason="NOT HERE: `make chart` installs it")
+    parsed = 0
+    for where, expr in expressions():
+        try:
+            parser.parse(expr)
+        except ValueError as error:
+            pytest.fail(f"{where}: {error}: {expr}")
+        parsed += 1
+    assert parsed > 50
+
+
+async def test_every_metric_they_name_is_exported_by_a_running_system(stack: Stack):
+    """A scrape of the API and of a worker declares every family that rules, dashboard and chart ask for."""
+    await stack.until_finished(await stack.accept(sample("m-1")))
+    exported = set()
+    for port in (stack.metrics_port, *stack.worker_metrics.values()):
+        async with stack.session.get(f"http://127.0.0.1:{port}/metrics") as response:
+            exported |= set(re.findall(r"^# TYPE (\S+) ", await response.text(), re.MULTILINE))
+    unknown = {
+        (where, name)
+        for where, expr in expressions()
+        for name in METRIC.findall(expr)
+        if name not in exported and re.sub(r"_(bucket|sum|count)$", "", name) not in exported
+    }
+    assert set() == unknown
+
+
+def test_every_alert_has_a_severity_a_sentence_and_a_section():
+    """About a dozen alerts; each links to a section of the runbook that exists."""
+    assert 10 <= len(ALERTS) <= 16
+    anchors = {anchor(heading) for heading in HEADINGS}
+    for rule in ALERTS:
+        assert rule["labels"]["severity"] in {"page", "ticket"}, rule["alert"]
+        assert rule["annotations"]["summary"]
+        base, _, at = rule["annotations"]["runbook_url"].partition("#")
+        assert ("RUNBOOK", True) == (base, at in anchors), rule["alert"]
+        assert at == anchor(rule["alert"])
+
+
+def test_every_problem_code_has_a_section_and_no_section_has_no_code():
+    """The runbook says of each code what it means and what to do."""
+    start = HEADINGS.index("Problem codes")
+    assert sorted(map(str, Code)) == sorted(HEADINGS[start + 1 :])
+
+
+def test_every_link_of_the_runbook_leads_somewhere():
+    """Anchors in it exist, files beside it too."""
+    anchors = {anchor(heading) for heading in HEADINGS}
+    for target in re.findall(r"\]\(([^)]+)\)", RUNBOOK):
+        path, _, at = target.partition("#")
+        if path:
+            text = (ROOT / "docs" / path).read_text()
+            assert not at or at in {anchor(h) for h in re.findall(r"^#+ (.+)$", text, re.MULTILINE)}, target
+        else:
+            assert at in anchors, target
+
+
+def commands():
+    """Yield every `postroom` command of the runbook, its placeholders filled in."""
+    for block in re.findall(r"```sh\n(.*?)```", RUNBOOK, re.DOTALL):
+        for line in block.splitlines():
+            for part in re.split(r"[;|]", line.partition("#")[0]):
+                yield part.strip()
+    yield from re.findall(r"`([^`\n]+)`", RUNBOOK)
+
+
+def test_the_runbooks_commands_are_ones():
+    """Each `postroom …` in it is taken by the command line's own parser."""
+    parser = build_parser()
+    seen = 0
+    for command in commands():
+        words = shlex.split(command.replace("…", "x")) if re.match(r"(pr|postroom) [a-z]", command) else []
+        if (words and words[-1] != "x") or (words and len(words) > 2):
+            try:
+                parser.parse_args(words[1:])
+            except SystemExit:
+                pytest.fail(f"not a command: {command}")
+            seen += 1
+    assert seen >= 12
+
+
+def test_the_dashboard_is_the_generated_one_and_its_top_row_asks_the_three_questions():
+    """`make docs` was run; the first row is late, whose, why; panels do not overlap and fit the grid."""
+    spec = importlib.util.spec_from_file_location("dashboard", CHART.parent / "dashboard.py")
+    maker = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(maker)
+    assert maker.dashboard() == DASHBOARD
+    assert ["Is mail late?", "Whose?", "Why?"] == [p["title"] for p in DASHBOARD["panels"][:3]]
+    assert {0} == {p["gridPos"]["y"] for p in DASHBOARD["panels"][:3]}
+    taken = set()
+    for panel in DASHBOARD["panels"]:
+        at = panel["gridPos"]
+        assert at["x"] + at["w"] <= 24
+        cells = {(x, y) for x in range(at["x"], at["x"] + at["w"]) for y in range(at["y"], at["y"] + at["h"])}
+        assert not cells & taken, panel["title"]
+        taken |= cells
+    assert len(DASHBOARD["panels"]) == len({panel["id"] for panel in DASHBOARD["panels"]})
+
+
+def test_promtool_checks_the_rules_and_runs_their_tests(tmp_path):
+    """As the chart renders them, and by unit tests of each alert."""
+    promtool = judge("promtool")
+    spec = the(rendered("full"), "PrometheusRule")["spec"]
+    (tmp_path / "rendered.yaml").write_text(yaml.safe_dump(spec))
+    done = run(promtool, "check", "rules", tmp_path / "rendered.yaml")
+    assert 0 == done.returncode, done.stdout + done.stderr
+    shutil.copy(FILES / "alerts.yaml", tmp_path)
+    shutil.copy(CHART.parent / "alerts_test.yaml", tmp_path)
+    done = run(promtool, "test", "rules", tmp_path / "alerts_test.yaml")
+    assert 0 == done.returncode, done.stdout + done.stderr
+    tested = (CHART.parent / "alerts_test.yaml").read_text()
+    assert [] == [rule["alert"] for rule in ALERTS if f"alertname: {rule['alert']}" not in tested]
