@@ -49,7 +49,7 @@ async def postroom(stack: Stack, *words: str, status: int = 0) -> str:
 
 async def test_a_pause_stops_lanes_at_once_and_resume_lets_them_go_on(folder: Path):
     """In the midst of a load: at most the messages in hand still go; callers see why; nothing is lost or burnt."""
-    async with Receiver({"DOT": "slow 0.02"}) as receiver, running(folder, receiver.port) as stack:
+    async with Receiver({"DOT": "slow 0.2"}) as receiver, running(folder, receiver.port) as stack:
         accepted = await stack.accept_many(sample(f"p-{n}") for n in range(400))
         await receiver.until_mails(20)
         await postroom(stack, "pause", "orders", "--reason", "provider incident", "--for", "1h")
@@ -67,6 +67,7 @@ async def test_a_pause_stops_lanes_at_once_and_resume_lets_them_go_on(folder: Pa
         assert "provider incident" in message["reason"]["text"]
         assert "team-shop" == message["reason"]["owner"]
         assert "paused" in await postroom(stack, "agents")
+        receiver.script = {}
         await postroom(stack, "resume", "orders")
         messages = await assert_delivered(stack, receiver, accepted)
         assert {1} == {len(m["attempts"]) for m in messages.values()}
