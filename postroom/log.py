@@ -5,13 +5,15 @@ never reach it, so no processor has to take them out again; an unexpected except
 its frames, not by its text, which may quote a value.
 """
 
+import asyncio
+import atexit
 import logging
 import os
 import sys
 import traceback
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import msgspec
 import structlog
@@ -36,7 +38,7 @@ def configure_logging(settings: Settings, service: str) -> None:
     structlog.configure(
         processors=[*common, structlog.dev.ConsoleRenderer() if console else _render_bytes],
         wrapper_class=structlog.make_filtering_bound_logger(settings.log_level_number),
-        logger_factory=structlog.PrintLoggerFactory() if console else structlog.BytesLoggerFactory(),
+        logger_factory=structlog.PrintLoggerFactory() if console else LineLogger(sys.stdout.buffer).for_all,
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(sys.stdout)
@@ -60,6 +62,47 @@ def get_logger(**bound: Any) -> FilteringBoundLogger:
     """Return a logger with ids bound to it once."""
     logger: FilteringBoundLogger = structlog.get_logger(**bound)
     return logger
+
+
+class LineLogger:
+    """Writes lines, those of one turn of the event loop together: a system call for each costs more than the line.
+
+    Warnings and worse are written at once, and so is everything where no loop runs. A process that is killed loses at
+    most what it logged in that turn.
+    """
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._lines: list[bytes] = []
+        atexit.register(self._flush)
+
+    def for_all(self, *_: object) -> "LineLogger":
+        """Be structlog's factory: all loggers of a process share their lines, so these keep their order."""
+        return self
+
+    def info(self, line: bytes) -> None:
+        """Write a line by the end of this turn."""
+        self._lines.append(line)
+        if len(self._lines) == 1:
+            try:
+                asyncio.get_running_loop().call_soon(self._flush)
+            except RuntimeError:
+                self._flush()
+
+    def warning(self, line: bytes) -> None:
+        """Write a line, and all before it, now."""
+        self._lines.append(line)
+        self._flush()
+
+    debug = msg = info
+    error = critical = fatal = exception = err = warn = warning
+
+    def _flush(self) -> None:
+        lines, self._lines = self._lines, []
+        if lines:
+            lines.append(b"")
+            self._file.write(b"\n".join(lines))
+            self._file.flush()
 
 
 class _Stamp:

@@ -6,10 +6,12 @@ again, and nobody claims anything new meanwhile.
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Any
 
-from postroom.ledger.delivery import Delivery, Finish, Finished, Limits, Pace
+from postroom.ledger.delivery import Delivery, Finish, Finished, Limits, Pace, read_finished
 from postroom.ledger.errors import LedgerError, LedgerUnavailableError, LedgerUnconfirmedError
 
+WORTH_ANOTHER_TRY = (LedgerUnavailableError, LedgerUnconfirmedError)
 PAUSES = (0.05, 0.1, 0.2, 0.5, 1.0)
 
 Written = Callable[[Finished | None], None]
@@ -21,23 +23,38 @@ class Outbox:
     def __init__(self, delivery: Delivery, failed: Callable[[LedgerError], None]) -> None:
         self._delivery = delivery
         self._failed = failed
-        self._pending: set[asyncio.Task[None]] = set()
+        self._pending: set[asyncio.Future[Any]] = set()
         self._stuck = 0
 
     def put(self, finish: Finish, limits: Limits, written: Written, *, narrowed: bool) -> None:
         """Write an outcome; `written` hears where it left the message, None where it was somebody else's."""
 
+        def begin() -> asyncio.Future[Any]:
+            return self._delivery.begin_finish(finish, limits, narrowed=narrowed)
+
+        def answered(future: asyncio.Future[Any]) -> None:
+            self._pending.discard(future)
+            error = future.exception()
+            if error is None:
+                written(read_finished(future.result()))
+                return
+            if not isinstance(error, WORTH_ANOTHER_TRY):
+                written(None)  # it is held no longer, or its lease would be renewed for ever
+            self._insist(write, error)
+
         async def write() -> None:
             try:
-                finished = await self._delivery.finish(finish, limits, narrowed=narrowed)
-            except (LedgerUnavailableError, LedgerUnconfirmedError):
+                reply = await begin()
+            except LedgerError as error:
+                if not isinstance(error, WORTH_ANOTHER_TRY):
+                    written(None)
                 raise
-            except LedgerError:
-                written(None)  # it is held no longer, or its lease would be renewed for ever
-                raise
-            written(finished)
+            written(read_finished(reply))
 
-        self._insist(write)
+        # Nearly all are written at once, and a task for each would cost as much as the call itself.
+        future = begin()
+        self._pending.add(future)
+        future.add_done_callback(answered)
 
     @property
     def flows(self) -> bool:
@@ -46,8 +63,10 @@ class Outbox:
 
     async def flush(self, grace: float) -> int:
         """Wait for everything to be written, `grace` seconds at most; return what is left."""
-        if self._pending:
-            await asyncio.wait(set(self._pending), timeout=grace)
+        loop = asyncio.get_running_loop()
+        over = loop.time() + grace
+        while self._pending and (left := over - loop.time()) > 0:
+            await asyncio.wait(set(self._pending), timeout=left)
         return len(self._pending)
 
     def release(
@@ -72,26 +91,29 @@ class Outbox:
 
         self._insist(write)
 
-    def _insist(self, write: Callable[[], Awaitable[None]]) -> None:
-        task = asyncio.create_task(self._write(write))
+    def _insist(self, write: Callable[[], Awaitable[None]], error: BaseException | None = None) -> None:
+        """Write until it is written; `error` is what came of a first try."""
+        task = asyncio.create_task(self._write(write, error))
         self._pending.add(task)
         task.add_done_callback(self._pending.discard)
 
-    async def _write(self, write: Callable[[], Awaitable[None]]) -> None:
+    async def _write(self, write: Callable[[], Awaitable[None]], error: BaseException | None) -> None:
         tries = 0
         try:
             while True:
                 try:
+                    if error is not None:
+                        raise error
                     await write()
-                except (LedgerUnavailableError, LedgerUnconfirmedError) as error:
+                except WORTH_ANOTHER_TRY as failure:
                     if tries == 0:
                         self._stuck += 1
-                    self._failed(error)
+                    self._failed(failure)
                     await asyncio.sleep(PAUSES[min(tries, len(PAUSES) - 1)])
-                    tries += 1
-                except LedgerError as error:
+                    tries, error = tries + 1, None
+                except LedgerError as failure:
                     # A defect in a script: repeating it changes nothing, and the lease will run out.
-                    self._failed(error)
+                    self._failed(failure)
                     return
                 else:
                     return

@@ -32,15 +32,15 @@ def attachment_part(attachment: Attachment, disposition: str) -> Entity:
     fields = [
         (
             "Content-Type",
-            f"Content-Type: {_content_type(attachment)};\r\n name={_fallback(attachment.name)}\r\n",
+            f"Content-Type: {_content_type(attachment)};\n name={_fallback(attachment.name)}\n",
         ),
-        ("Content-Transfer-Encoding", "Content-Transfer-Encoding: base64\r\n"),
-        ("Content-Disposition", f"Content-Disposition: {disposition};\r\n {_filename(attachment.name)}\r\n"),
+        ("Content-Transfer-Encoding", "Content-Transfer-Encoding: base64\n"),
+        ("Content-Disposition", f"Content-Disposition: {disposition};\n {_filename(attachment.name)}\n"),
     ]
     if attachment.cid is not None:
         if not is_cid(attachment.cid):
             raise ComposeError("a cid is not a plain name")
-        fields.append(("Content-ID", f"Content-ID: <{attachment.cid}>\r\n"))
+        fields.append(("Content-ID", f"Content-ID: <{attachment.cid}>\n"))
     return Entity(tuple(fields), base64_lines(attachment.data))
 
 
@@ -75,4 +75,4 @@ def _filename(name: str) -> str:
     if len(coded) <= _SECTION:
         return f"filename*={coded}"
     sections = _SECTION_CUT.findall(coded)
-    return ";\r\n ".join(f"filename*{number}*={section}" for number, section in enumerate(sections))
+    return ";\n ".join(f"filename*{number}*={section}" for number, section in enumerate(sections))

@@ -1,4 +1,7 @@
-"""Text parts and multiparts (RFC 2045, RFC 2046): entities, each its `Content-*` fields and its bytes."""
+"""Text parts and multiparts (RFC 2045, RFC 2046): entities, each its `Content-*` fields and its bytes.
+
+All of it is a draft, with lines that end in LF; `to_wire` ends them in CRLF, the whole message at once.
+"""
 
 import binascii
 from collections.abc import Iterable
@@ -6,7 +9,7 @@ from hashlib import blake2b
 
 from msgspec import Struct
 
-from postroom.compose.check import CRLF, MAX_LINE_BYTES, ComposeError
+from postroom.compose.check import CRLF, ComposeError, has_short_lines
 
 Field = tuple[str, str]  # a name, and the whole field with its line end
 
@@ -23,7 +26,7 @@ class Entity(Struct, frozen=True):
 
 
 def text_part(kind: str, text: str) -> Entity:
-    """Make a `text/plain` or `text/html` part (`kind`) in UTF-8; every line end becomes CRLF.
+    """Make a `text/plain` or `text/html` part (`kind`) in UTF-8; every line end becomes the same.
 
     It travels as it is when it is ASCII and its lines fit, else as quoted-printable or base64.
     """
@@ -36,8 +39,8 @@ def text_part(kind: str, text: str) -> Entity:
     encoding, body = _transfer(raw)
     return Entity(
         (
-            ("Content-Type", f"Content-Type: {kind}; charset=utf-8\r\n"),
-            ("Content-Transfer-Encoding", f"Content-Transfer-Encoding: {encoding}\r\n"),
+            ("Content-Type", f"Content-Type: {kind}; charset=utf-8\n"),
+            ("Content-Transfer-Encoding", f"Content-Transfer-Encoding: {encoding}\n"),
         ),
         body,
     )
@@ -45,19 +48,19 @@ def text_part(kind: str, text: str) -> Entity:
 
 def _transfer(raw: bytes) -> tuple[str, bytes]:
     """Choose the shortest transfer encoding that is safe for these lines, which end in LF."""
-    if raw.isascii() and max(map(len, raw.split(b"\n"))) <= MAX_LINE_BYTES:
-        return "7bit", raw.replace(b"\n", CRLF)
+    if raw.isascii() and has_short_lines(raw):
+        return "7bit", raw
     # Quoted-printable adds two octets for each one it escapes, base64 one for every three.
     escaped = len(raw.translate(None, _PRINTABLE))
     if 6 * escaped <= len(raw):
-        return "quoted-printable", binascii.b2a_qp(raw, istext=True).replace(b"\n", CRLF)
+        return "quoted-printable", binascii.b2a_qp(raw, istext=True)
     return "base64", base64_lines(raw.replace(b"\n", CRLF))
 
 
 def base64_lines(raw: bytes) -> bytes:
     """Encode in base64 with lines of 76 characters; the last line has no end."""
     coded = binascii.b2a_base64(raw, newline=False)
-    return CRLF.join([coded[at : at + _BASE64_LINE] for at in range(0, len(coded), _BASE64_LINE)])
+    return b"\n".join([coded[at : at + _BASE64_LINE] for at in range(0, len(coded), _BASE64_LINE)])
 
 
 def multipart(subtype: str, boundary: str, parts: Iterable[Entity]) -> Entity:
@@ -66,9 +69,9 @@ def multipart(subtype: str, boundary: str, parts: Iterable[Entity]) -> Entity:
     pieces: list[bytes] = []
     for part in parts:
         head = "".join([field for _, field in part.fields])
-        pieces += (f"{delimiter}\r\n{head}\r\n".encode(), part.body, CRLF)
-    pieces.append(f"{delimiter}--\r\n".encode())
-    content_type = f'Content-Type: multipart/{subtype}; boundary="{boundary}"\r\n'
+        pieces += (f"{delimiter}\n{head}\n".encode(), part.body, b"\n")
+    pieces.append(f"{delimiter}--\n".encode())
+    content_type = f'Content-Type: multipart/{subtype}; boundary="{boundary}"\n'
     return Entity((("Content-Type", content_type),), b"".join(pieces))
 
 

@@ -23,39 +23,44 @@ def require_line(text: str, what: str) -> None:
         raise ComposeError(f"{what} contains {forbidden}")
 
 
-def check_composed(data: bytes, names: Sequence[str]) -> None:
-    """Refuse bytes that are not one message with exactly the header fields `names`, in that order."""
-    _check_line_ends(data)
-    _check_line_lengths(data)
-    blank = data.find(b"\r\n\r\n")
+def to_wire(draft: bytes, names: Sequence[str]) -> bytes:
+    """Turn a draft, whose lines end in LF, into the bytes of one message with exactly the header fields `names`.
+
+    A draft with a CR or a NUL in it is refused, and every LF becomes a CRLF here and nowhere else: so no CR and no LF
+    stands alone in what is returned. Looking at drafts is cheap, since single bytes are found much faster than pairs.
+
+    Raises:
+        ComposeError: it is not such a message.
+    """
+    if b"\r" in draft or b"\0" in draft:
+        raise ComposeError("a CR or a NUL is in the message")
+    if not draft.endswith(b"\n"):
+        raise ComposeError("the last line has no end")
+    if not has_short_lines(draft):
+        raise ComposeError(f"a line is longer than {MAX_LINE_BYTES} bytes")
+    blank = draft.find(b"\n\n")
     if blank < 0:
         raise ComposeError("no blank line ends the header")
-    _check_names(data[:blank], names)
+    _check_names(draft[:blank], names)
+    return draft.replace(b"\n", CRLF)
 
 
-def _check_line_ends(data: bytes) -> None:
-    pairs = data.count(CRLF)
-    if data.count(b"\n") != pairs or data.count(b"\r") != pairs:
-        raise ComposeError("a CR or LF stands alone")
-    if not data.endswith(CRLF):
-        raise ComposeError("the last line has no end")
-    if b"\0" in data:
-        raise ComposeError("a NUL is in the message")
+def has_short_lines(draft: bytes) -> bool:
+    """True where no line is longer than `MAX_LINE_BYTES`. The last line may lack its end.
 
-
-def _check_line_lengths(data: bytes) -> None:
-    """Jump from line end to line end, always to the farthest in reach; without one the line is too long."""
-    reach = MAX_LINE_BYTES + len(CRLF)
-    start, end = 0, len(data)
-    while start < end:
-        last = data.rfind(CRLF, start, start + reach)
+    Jumps from line end to line end, always to the farthest in reach.
+    """
+    start, end = 0, len(draft)
+    while end - start > MAX_LINE_BYTES:
+        last = draft.rfind(b"\n", start, start + MAX_LINE_BYTES + 1)
         if last < 0:
-            raise ComposeError(f"a line is longer than {MAX_LINE_BYTES} bytes")
-        start = last + len(CRLF)
+            return False
+        start = last + 1
+    return True
 
 
 def _check_names(head: bytes, names: Sequence[str]) -> None:
-    lines = head.split(CRLF)
+    lines = head.split(b"\n")
     found = [line.partition(b":")[0] for line in lines if not line.startswith((b" ", b"\t"))]
     if found != [name.encode() for name in names]:
         raise ComposeError("the header fields are not the ones put in")

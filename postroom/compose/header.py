@@ -3,6 +3,7 @@
 import re
 import time
 from collections.abc import Iterable
+from functools import lru_cache
 
 from postroom.compose.check import MAX_LINE_BYTES, ComposeError, require_line
 from postroom.compose.words import encode_words
@@ -27,12 +28,12 @@ def unstructured(name: str, value: str) -> str:
     """
     require_line(value, name)
     if value.isascii() and "=?" not in value and value == value.strip(" "):
-        field = f"{name}: {value}\r\n"
-        if len(field) <= FOLD_AT + 2:
+        field = f"{name}: {value}\n"
+        if len(field) <= FOLD_AT + 1:
             return field
         if "  " not in value:  # a fold inside a run of spaces could leave a blank line
             field = _fold(name, value.split(" "))
-            if max(map(len, field.split("\r\n"))) <= MAX_LINE_BYTES:
+            if max(map(len, field.split("\n"))) <= MAX_LINE_BYTES:
                 return field
     return _fold(name, encode_words(value, FOLD_AT - len(name) - 2))
 
@@ -49,14 +50,15 @@ def message_id(value: str) -> str:
     """Write the Message-ID (RFC 5322 §3.6.4), given with its angle brackets."""
     if not _MESSAGE_ID.fullmatch(value) or "=?" in value:
         raise ComposeError("the Message-ID is not of the form <left@right>")
-    return f"Message-ID: {value}\r\n"
+    return f"Message-ID: {value}\n"
 
 
-def date(seconds: float) -> str:
+@lru_cache(maxsize=256)  # mails of one second share it
+def date(seconds: int) -> str:
     """Write the Date (RFC 5322 §3.3) in UTC, in English whatever the locale is."""
     t = time.gmtime(seconds)
     day = f"{_DAYS[t.tm_wday]}, {t.tm_mday:02} {_MONTHS[t.tm_mon - 1]} {t.tm_year:04}"
-    return f"Date: {day} {t.tm_hour:02}:{t.tm_min:02}:{t.tm_sec:02} +0000\r\n"
+    return f"Date: {day} {t.tm_hour:02}:{t.tm_min:02}:{t.tm_sec:02} +0000\n"
 
 
 def mailboxes(name: str, addresses: Iterable[Address]) -> str:
@@ -65,7 +67,7 @@ def mailboxes(name: str, addresses: Iterable[Address]) -> str:
     for address in addresses:
         words += _mailbox(name, address)
         words[-1] += ","
-    return _fold(name, words)[: -len(",\r\n")] + "\r\n"
+    return _fold(name, words)[: -len(",\n")] + "\n"
 
 
 def _mailbox(field: str, address: Address) -> list[str]:
@@ -101,4 +103,4 @@ def _fold(name: str, words: list[str]) -> str:
         line = f"{line} {word}"
         first = False
     lines.append(line)
-    return "\r\n".join(lines) + "\r\n"
+    return "\n".join(lines) + "\n"

@@ -5,7 +5,7 @@ from msgspec import Struct
 from postroom.compose import header
 from postroom.compose.attachment import attachment_part, is_inline
 from postroom.compose.body import Entity, Field, boundary_stem, multipart, text_part
-from postroom.compose.check import CRLF, ComposeError, check_composed
+from postroom.compose.check import ComposeError, to_wire
 from postroom.headers import is_structured, is_wellformed
 from postroom.message import Mail
 
@@ -30,11 +30,11 @@ def compose(mail: Mail, extra: tuple[tuple[str, str], ...] = ()) -> Composed:
     turn into a header field or a recipient that was not asked for raises `ComposeError`.
     """
     content = _content(mail)
-    fields = [*_header(mail, extra), ("MIME-Version", "MIME-Version: 1.0\r\n"), *content.fields]
+    fields = [*_header(mail, extra), ("MIME-Version", "MIME-Version: 1.0\n"), *content.fields]
     head = "".join([field for _, field in fields]).encode()
-    end = b"" if content.body.endswith(CRLF) else CRLF
-    data = b"".join((head, CRLF, content.body, end))
-    check_composed(data, [name for name, _ in fields])
+    end = b"" if content.body.endswith(b"\n") else b"\n"
+    draft = b"".join((head, b"\n", content.body, end))
+    data = to_wire(draft, [name for name, _ in fields])
     return Composed(data, eight_bit=not data.isascii(), smtputf8=not head.isascii())
 
 
@@ -45,7 +45,7 @@ def _header(mail: Mail, extra: tuple[tuple[str, str], ...]) -> list[Field]:
             fields.append((name, header.mailboxes(name, addresses)))
     fields += (
         ("Subject", header.unstructured("Subject", mail.content.subject)),
-        ("Date", header.date(mail.date)),
+        ("Date", header.date(int(mail.date))),
         ("Message-ID", header.message_id(mail.message_id)),
     )
     given = mail.headers + extra

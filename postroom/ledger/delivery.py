@@ -1,5 +1,6 @@
 """The carriers' side of the ledger: claim, commit mark, finish, renew, release, and the state of channels."""
 
+import asyncio
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -163,9 +164,9 @@ class Delivery:
         """Close the way to the scripts."""
         await self._pipe.aclose()
 
-    async def _call(self, script: str, agent: str, *args: Any) -> Any:
+    def _call(self, script: str, agent: str, *args: Any) -> asyncio.Future[Any]:
         place = place_of(agent)
-        return await self._pipe.call(
+        return self._pipe.begin(
             script, place.agenda, place.prefix, agent, self._content_ms, self._message_ms, *args
         )
 
@@ -227,24 +228,16 @@ class Delivery:
 
         `narrowed` is what the last claim said: then what was sent counts towards more connections.
         """
+        return read_finished(await self.begin_finish(finish, limits, narrowed=narrowed))
+
+    def begin_finish(self, finish: Finish, limits: Limits, *, narrowed: bool) -> asyncio.Future[Any]:
+        """Write an outcome without waiting; `read_finished` reads what the future brings."""
         flat = [part for index, text in finish.replies for part in (index, text)]
-        reply = await self._call(
+        return self._call(
             "finish", agent_of(finish.id), finish.id, finish.fence, finish.codes, finish.delay_ms,
             finish.event, limits.ambiguous_retries, finish.channel, limits.refusals, limits.refusal_window_ms,
             limits.connections if narrowed else 0, limits.guarded_wait_ms, *flat,
         )  # fmt: skip
-        if reply[0] == b"stale":
-            return None
-        word, state, next_in, age, priority, *said = reply
-        return Finished(
-            State(state.decode()),
-            None if next_in < 0 else next_in,
-            age,
-            PRIORITIES[priority.decode()],
-            said == [b"again"],
-            word == b"guarded",
-            said == [b"slow"],
-        )
 
     async def renew(
         self, agent: str, lanes: list[str], held: list[tuple[str, int]]
@@ -332,6 +325,22 @@ class Delivery:
     async def mend_channel(self, agent: str, channel: str) -> bool:
         """Forget a channel's fault, for it answered for a message; True where there was one and its stop was over."""
         return bool(await self._call("mend", agent, channel))
+
+
+def read_finished(reply: list[Any]) -> Finished | None:
+    """Read where an outcome left its message; None where somebody else owns it."""
+    if reply[0] == b"stale":
+        return None
+    word, state, next_in, age, priority, *said = reply
+    return Finished(
+        State(state.decode()),
+        None if next_in < 0 else next_in,
+        age,
+        PRIORITIES[priority.decode()],
+        said == [b"again"],
+        word == b"guarded",
+        said == [b"slow"],
+    )
 
 
 def _read_claimed(agent: str, row: list[Any]) -> Claimed:

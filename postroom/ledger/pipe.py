@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+import hiredis
 from msgspec import Struct
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import (
@@ -96,12 +97,16 @@ class ScriptPipe:
             LedgerUnavailableError: it surely did not run (or changed nothing).
             LedgerUnconfirmedError: it may have run.
         """
+        return await self.begin(name, key, *args)
+
+    def begin(self, name: str, key: str, *args: Any) -> asyncio.Future[Any]:
+        """Have a script run without waiting; the future brings what `call` returns or raises."""
         call = _Call(self._scripts[name], key, args, asyncio.get_running_loop().create_future())
         self._waiting.append(call)
         if self._flusher is None:
             # The flusher is nobody's child: a caller that goes away takes only its own call along.
             self._flusher = asyncio.create_task(self._flush_all())
-        return await call.reply
+        return call.reply
 
     async def aclose(self) -> None:
         """Wait for what is in flight, then close the connection."""
@@ -124,13 +129,15 @@ class ScriptPipe:
 
     async def _flush(self, batch: list[_Call]) -> None:
         self.flushes += 1
-        try:
-            async with asyncio.timeout(self._deadline):
-                connection = await self._connected()
-        except (RedisError, OSError, TimeoutError) as error:
-            await self._disconnect()
-            _fail(batch, LedgerUnavailableError("cannot reach Redis"), error)
-            return
+        connection = self._connection
+        if connection is None or not connection.is_connected:
+            try:
+                async with asyncio.timeout(self._deadline):
+                    connection = await self._connect()
+            except (RedisError, OSError, TimeoutError) as error:
+                await self._disconnect()
+                _fail(batch, LedgerUnavailableError("cannot reach Redis"), error)
+                return
         try:
             async with asyncio.timeout(self._deadline):
                 started = time.perf_counter()
@@ -161,7 +168,9 @@ class ScriptPipe:
         _fail(batch, LedgerUnavailableError("Redis keeps forgetting scripts"), None)
 
     async def _round_trip(self, connection: AbstractConnection, commands: list[tuple[Any, ...]]) -> list[Any]:
-        await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+        # Packed in C: redis-py's own packer costs 30 µs a call.
+        packed = b"".join(map(hiredis.pack_command, commands))
+        await connection.send_packed_command(packed, check_health=False)
         replies: list[Any] = []
         for _ in commands:
             try:
@@ -174,11 +183,10 @@ class ScriptPipe:
         (count,) = await self._round_trip(connection, [("WAIT", self._replicas, self._replica_ms)])
         return isinstance(count, int) and count >= self._replicas
 
-    async def _connected(self) -> AbstractConnection:
+    async def _connect(self) -> AbstractConnection:
         if self._connection is None:
             self._connection = self._make_connection()
-        if not self._connection.is_connected:
-            await self._connection.connect()  # type: ignore[no-untyped-call]
+        await self._connection.connect()  # type: ignore[no-untyped-call]
         return self._connection
 
     async def _disconnect(self) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from postroom.compose import ComposeError, compose
 from postroom.compose.attachment import is_cid
 from postroom.compose.body import boundary_stem, text_part
-from postroom.compose.check import check_composed
+from postroom.compose.check import to_wire
 from postroom.files import CONTENT_TYPE
 from postroom.message import Address, Attachment, Content, Mail
 from postroom.text import find_forbidden, find_forbidden_in_body
@@ -246,54 +246,67 @@ def test_content_that_cannot_be_sent(content):
 
 
 @pytest.mark.parametrize(
-    "data",
+    "draft",
     [
-        b"A: 1\r\nB: 2\r\n\r\nx",
-        b"A: 1\r\nB: 2\r\n\r\nx\ny\r\n",
-        b"A: 1\r\nB: 2\r\n\r\nx\ry\r\n",
-        b"A: 1\r\nB: 2\r\n\r\nx\r\r\n",
-        b"A: 1\r\nB: 2\r\n\r\n\n\r\r\n",
-        b"A: 1\r\nB: 2\r\n\r\nx\x00\r\n",
-        b"A: 1\r\nB: 2\r\n\r\n" + b"x" * 999 + b"\r\n",
-        b"A: 1\r\nB: 2\r\n\r\nx\r\n" + b"x" * 999 + b"\r\ny\r\n",
-        b"A: " + b"x" * 996 + b"\r\nB: 2\r\n\r\nx\r\n",
-        b"A: 1\r\nB: 2\r\nC: 3\r\n\r\nx\r\n",
-        b"A: 1\r\n\r\nB: 2\r\n",
-        b"B: 1\r\nA: 2\r\n\r\nx\r\n",
-        b"a: 1\r\nB: 2\r\n\r\nx\r\n",
-        b"A: 1\r\nB: 2\r\n",
-        b"A: 1\r\n \r\nB: 2\r\n\r\nx\r\n",
-        b" A: 1\r\nA: 1\r\nB: 2\r\n\r\nx\r\n",
-        b"A: 1\r\nB : 2\r\n\r\nx\r\n",
+        b"A: 1\nB: 2\n\nx",
+        b"A: 1\nB: 2\n\nx\ry\n",
+        b"A: 1\nB: 2\n\nx\r\n",
+        b"A: 1\r\nB: 2\r\n\r\nx\r\n",
+        b"A: 1\nB: 2\n\n\n\r\n",
+        b"A: 1\nB: 2\n\nx\x00\n",
+        b"A: 1\nB: 2\n\n" + b"x" * 999 + b"\n",
+        b"A: 1\nB: 2\n\nx\n" + b"x" * 999 + b"\ny\n",
+        b"A: " + b"x" * 996 + b"\nB: 2\n\nx\n",
+        b"A: 1\nB: 2\nC: 3\n\nx\n",
+        b"A: 1\n\nB: 2\n",
+        b"B: 1\nA: 2\n\nx\n",
+        b"a: 1\nB: 2\n\nx\n",
+        b"A: 1\nB: 2\n",
+        b"A: 1\n \nB: 2\n\nx\n",
+        b" A: 1\nA: 1\nB: 2\n\nx\n",
+        b"A: 1\nB : 2\n\nx\n",
         b"",
     ],
 )
-def test_the_final_check_refuses(data):
-    """Bytes that a receiver could read in another way than meant are refused."""
+def test_the_final_check_refuses(draft):
+    """Drafts that a receiver could read in another way than meant are refused."""
     with pytest.raises(ComposeError):
-        check_composed(data, ["A", "B"])
+        to_wire(draft, ["A", "B"])
 
 
 @pytest.mark.parametrize(
-    "data",
+    "draft",
     [
-        b"A: 1\r\nB: 2\r\n\r\n",
-        b"A: 1\r\n folded\r\n\tagain\r\nB: 2\r\n\r\n \r\n.\r\n\r\nC: 3\r\n",
-        b"A: 1\r\nB: 2\r\n\r\n" + (b"x" * 998 + b"\r\n") * 3,
+        b"A: 1\nB: 2\n\n",
+        b"A: 1\n folded\n\tagain\nB: 2\n\n \n.\n\nC: 3\n",
+        b"A: 1\nB: 2\n\n" + (b"x" * 998 + b"\n") * 3,
     ],
 )
-def test_the_final_check_accepts(data):
-    """Folded fields, lines of exactly 998 bytes and anything in the body are fine."""
-    check_composed(data, ["A", "B"])
+def test_the_final_check_accepts(draft):
+    """Folded fields, lines of exactly 998 bytes and anything in the body are fine, and end in CRLF."""
+    assert draft.split(b"\n") == to_wire(draft, ["A", "B"]).split(b"\r\n")
+
+
+@given(st.binary(max_size=60))
+@FEW
+def test_no_line_end_stands_alone(body):
+    """Whatever is in a draft: it is refused, or each CR of the result is followed by an LF and each LF follows a CR."""
+    try:
+        data = to_wire(b"A: 1\n\n" + body + b"\n", ["A"])
+    except ComposeError:
+        assert b"\r" in body or b"\0" in body
+    else:
+        assert data.count(b"\r") == data.count(b"\n") == data.count(b"\r\n")
+        assert data.endswith(b"\r\n")
 
 
 @given(st.lists(st.integers(0, 1100), max_size=8))
 @FEW
 def test_the_final_check_measures_every_line(lengths):
     """The jumping measure agrees with counting each line."""
-    data = b"A: 1\r\n\r\n" + b"".join(b"x" * length + b"\r\n" for length in lengths)
+    draft = b"A: 1\n\n" + b"".join(b"x" * length + b"\n" for length in lengths)
     if max(lengths, default=0) <= 998:
-        check_composed(data, ["A"])
+        to_wire(draft, ["A"])
     else:
         with pytest.raises(ComposeError):
-            check_composed(data, ["A"])
+            to_wire(draft, ["A"])
