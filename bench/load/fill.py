@@ -26,6 +26,7 @@ from postroom.ledger.keys import place_of
 from postroom.ledger.pipe import ScriptPipe
 from postroom.ledger.watch import Watch
 from postroom.library import publish_templates
+from postroom.origin import Origin
 from postroom.templates import TemplateSet
 from service.accept import AcceptMessage
 from service.auth import Authenticator
@@ -104,7 +105,7 @@ async def model_offers(
     accept = AcceptMessage(templates, catch, lambda: digests, lambda _agent: None)  # type: ignore[arg-type]
     for agent in order.agents:
         body = json.dumps({**order.body, "agent": agent}).encode()
-        await accept(identity, decode_request(body))
+        await accept(identity, decode_request(body), Origin())
         assert catch.offer is not None
         found[agent] = catch.offer
     return found
