@@ -7,9 +7,13 @@ faults    what is wrong with a template, or with one rendering
 manifest  template.toml
 variables what a template declares, and filling in what is optional
 checks    judging given values by it
+sources   the files, and which of them a locale sees (locales)
 language  which part of the template language may be used
+layout    extends, block and include, carried out on the source
+marks     taking tags through tools that do not know them: mjml, css, plaintext
+wire      making HTML ready to be sent
 markup    where in HTML a value may stand
-engine    minijinja with everything unbounded taken out (filters: our own)
+engine    minijinja with everything unbounded taken out (filters, formats: our own)
 prepare   the files judged together and compiled
 template  the pieces put together
 folder    reading a folder of templates

@@ -14,6 +14,7 @@ from msgspec import UNSET, UnsetType
 
 from postroom.address import AddressError, parse_address
 from postroom.decode import Fault, join
+from postroom.templates.formats import currencies
 from postroom.templates.urls import is_link
 from postroom.templates.variables import Variable
 from postroom.text import find_forbidden, find_forbidden_in_body
@@ -29,6 +30,7 @@ MAX_FAULTS = 100  # nobody reads more, and a hostile caller must not make us wri
 
 Check = Callable[[Any, str, list[Fault]], None]
 
+_AMOUNT = re.compile(r"-?[0-9]{1,15}(?:\.[0-9]{1,6})?")
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _NAMES = {
     "string": "a string",
@@ -38,6 +40,7 @@ _NAMES = {
     "date": 'a date like "2026-12-31"',
     "url": "an http, https or mailto URL",
     "email": "an email address",
+    "money": 'an amount of money like {"amount": "19.90", "currency": "EUR"}',
     "list": "a list",
     "object": "an object",
 }
@@ -87,6 +90,8 @@ def checker(variable: Variable, *, in_subject: bool = False) -> Check:
         return _list_checker(checker(variable.items, in_subject=in_subject))
     if variable.type == "string":
         return _string_checker(variable.max_length, in_subject=in_subject)
+    if variable.type == "money":
+        return _check_money
     if variable.type == "url":
         limit = MAX_URL if variable.max_length is UNSET else variable.max_length
         return _plain_checker("url", lambda value: len(value) <= limit and is_link(value))
@@ -157,6 +162,22 @@ def _string_checker(max_length: int | UnsetType, *, in_subject: bool) -> Check:
                 faults.append(Fault(pointer, f"expected a string without {found}"))
 
     return check
+
+
+def _check_money(value: Any, pointer: str, faults: list[Fault]) -> None:
+    """An amount is text, so that no float ever rounds it, and its currency one of ISO 4217."""
+    if type(value) is not dict:
+        faults.append(_wrong("money", value, pointer))
+        return
+    others = [name for name in value if name not in ("amount", "currency")]
+    faults += [
+        Fault(join(pointer, name), "unknown: expected are amount, currency") for name in others[:MAX_FAULTS]
+    ]
+    amount, currency = value.get("amount"), value.get("currency")
+    if type(amount) is not str or _AMOUNT.fullmatch(amount) is None:
+        faults.append(Fault(f"{pointer}/amount", 'expected a decimal number as text, like "19.90"'))
+    if type(currency) is not str or currency not in currencies():
+        faults.append(Fault(f"{pointer}/currency", 'expected a currency of ISO 4217, like "EUR"'))
 
 
 def _find_forbidden_in_text(value: str) -> str | None:

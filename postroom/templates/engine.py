@@ -9,12 +9,15 @@ from typing import Any
 import minijinja
 
 from postroom.templates.filters import OWN_FILTERS, Refusal, bounded_range
+from postroom.templates.formats import LOCALE_FILTERS
 from postroom.templates.language import ENGINE_FILTERS
+from postroom.templates.locales import DEFAULT_LOCALE
 
 MAX_FUEL = 100_000  # steps of the engine; a mail with a thousand list items takes a third of it
 MAX_REPEATED = 64 * 1024 * 1024  # characters that loops can write out of literals, whatever the fuel
 MAX_OUTPUT_BYTES = 1_000_000  # of one part
 MAX_FILTERED = 5_000_000  # characters and list items that filters look at
+FORMATTED = 200  # what formatting a date or a number counts as
 UNCOUNTED = 100  # characters too few to count: fuel bounds how often they can come
 
 # Every filter and function of minijinja 3.0, so that what is not allowed is not there either.
@@ -43,22 +46,25 @@ _SAID_LAST = re.compile(r" \(in [^()]*:[0-9]+\)\Z")
 class EngineError(Exception):
     """A source or a rendering that failed: why, on which line (0: unknown), and in more words for its author.
 
-    `reason` never holds a value; `detail` may, and belongs to renderings of examples only.
+    `reason` never holds a value; `detail` may, and belongs to renderings of examples only. `at` is the number of
+    the last place that a source has noted by `_at(number)`.
     """
 
-    def __init__(self, reason: str, line: int = 0, detail: str = "") -> None:
+    def __init__(self, reason: str, line: int = 0, detail: str = "", at: int = 0) -> None:
         self.reason = reason
         self.line = line
         self.detail = detail or reason
+        self.at = at
         super().__init__(reason)
 
 
 class _Meter(threading.local):
-    """What the rendering of this thread has written and filtered so far, and where it is."""
+    """What the rendering of this thread has written and filtered so far, where it is, and for which locale."""
 
     written = 0
     filtered = 0
-    line = 0
+    at = 0
+    locale = DEFAULT_LOCALE
 
 
 class _Escaped(str):
@@ -94,8 +100,10 @@ class Program:
             self._env.remove_global(name)
         for name, function in OWN_FILTERS.items():
             self._env.add_filter(name, _metered(self._meter, function))
+        for name, localised in LOCALE_FILTERS.items():
+            self._env.add_filter(name, _by_locale(self._meter, localised))
         self._env.add_global("range", bounded_range)
-        self._env.add_global("_at", _line_keeper(self._meter))
+        self._env.add_global("_at", _place_keeper(self._meter))
         try:
             self._env.add_template(_ONLY, source)
         except minijinja.TemplateError as error:
@@ -104,23 +112,25 @@ class Program:
     @property
     def undeclared(self) -> set[str]:
         """What the source takes from outside."""
-        return self._env.undeclared_variables_in_str(self._source) - {"range", "_at"}
+        return self._env.undeclared_variables_in_str(self._source)
 
     def render(self, context: Mapping[str, Any]) -> str:
         """Render, or raise `EngineError`."""
-        self._meter.written = self._meter.filtered = self._meter.line = 0
+        meter = self._meter
+        meter.written = meter.filtered = meter.at = 0
+        meter.locale = context.get("locale", DEFAULT_LOCALE)
         try:
             text = self._env.render_template(_ONLY, **context)
         except minijinja.TemplateError as error:
-            raise _engine_error(error) from None
+            raise _engine_error(error, meter.at) from None
         except Refusal as refusal:
-            raise EngineError(str(refusal), self._meter.line) from None
+            raise EngineError(str(refusal), at=meter.at) from None
         except BaseException as error:
             # A panic of the engine is no Exception, but no reason for a worker to stop either. The error's own
             # text may hold a value.
             if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
                 raise
-            raise EngineError(f"cannot be rendered ({type(error).__name__})", self._meter.line) from None
+            raise EngineError(f"cannot be rendered ({type(error).__name__})", at=meter.at) from None
         if len(text) * 4 > MAX_OUTPUT_BYTES and len(text.encode()) > MAX_OUTPUT_BYTES:
             raise EngineError(f"makes more than {MAX_OUTPUT_BYTES} bytes")
         return text
@@ -143,9 +153,21 @@ def _metered(meter: _Meter, function: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-def _line_keeper(meter: _Meter) -> Callable[[int], str]:
-    def keep(line: int) -> str:
-        meter.line = line
+def _by_locale(meter: _Meter, function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a filter the locale of the rendering it is called in."""
+
+    def call(value: Any, *args: Any, **options: Any) -> Any:
+        meter.filtered += FORMATTED
+        if meter.filtered > MAX_FILTERED:
+            raise Refusal("takes too many steps")
+        return function(meter.locale, value, *args, **options)
+
+    return call
+
+
+def _place_keeper(meter: _Meter) -> Callable[[int], str]:
+    def keep(number: int) -> str:
+        meter.at = number
         return ""
 
     return keep
@@ -174,7 +196,7 @@ def _finalizer(meter: _Meter, *, as_html: bool) -> Callable[[Any], Any]:
     return show
 
 
-def _engine_error(error: minijinja.TemplateError) -> EngineError:
+def _engine_error(error: minijinja.TemplateError, at: int = 0) -> EngineError:
     reason = _REASONS.get(error.kind, f"cannot be rendered ({error.kind})")
     detail = "" if error.kind == "OutOfFuel" else _SAID_LAST.sub("", error.message)
-    return EngineError(reason, error.line or 0, detail)
+    return EngineError(reason, error.line or 0, detail, at)

@@ -6,10 +6,11 @@ from msgspec import Struct
 
 
 class Problem(Struct, frozen=True, order=True):
-    """Something wrong on a line of one file."""
+    """Something wrong on a line of a file; without a name, of the one that is looked at."""
 
     line: int
     message: str
+    file: str = ""
 
 
 class TemplateFault(Struct, frozen=True, order=True):

@@ -1,7 +1,6 @@
 """Filters and functions of our own: what the engine lacks, and what it would do without limit."""
 
 from collections.abc import Callable
-from datetime import date
 from typing import Any
 from urllib.parse import quote
 
@@ -9,11 +8,6 @@ from postroom.templates.urls import is_link
 
 MAX_BUILT = 50_000  # characters that one filter may make
 MAX_RANGE = 1_000
-
-_MONTHS = (
-    *("January", "February", "March", "April", "May", "June"),
-    *("July", "August", "September", "October", "November", "December"),
-)
 
 
 class Refusal(Exception):  # noqa: N818 -- not an error of ours: the template asked for what it cannot have
@@ -35,22 +29,6 @@ def _url(value: Any) -> str:
     if not isinstance(value, str) or not is_link(value):
         raise Refusal("the url filter lets only http, https and mailto through")
     return value
-
-
-def _date(value: Any) -> str:
-    """`2026-03-09` as `9 March 2026`."""
-    try:
-        day = date.fromisoformat(value)
-    except (TypeError, ValueError):
-        raise Refusal("the date filter takes a date") from None
-    return f"{day.day} {_MONTHS[day.month - 1]} {day.year}"
-
-
-def _decimals(value: Any, places: int = 2) -> str:
-    """`12.5` as `12.50`."""
-    if type(value) not in (int, float) or type(places) is not int or not 0 <= places <= 9:
-        raise Refusal("the decimals filter takes a number, and 0 to 9 places")
-    return f"{value:.{places}f}"
 
 
 def _join(value: Any, separator: Any = "") -> str:
@@ -100,8 +78,6 @@ def _bounded(size: int, make: Callable[[], str]) -> str:
 
 OWN_FILTERS: dict[str, Callable[..., Any]] = {
     "capitalize": _on_text(str.capitalize),
-    "date": _date,
-    "decimals": _decimals,
     "default": _default,
     "join": _join,
     "lower": _on_text(str.lower),

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Self
 
 from postroom.templates.faults import TemplateFault, TemplatesError
+from postroom.templates.sources import SHARED
 from postroom.templates.template import Template
 
 MAX_FILE_BYTES = 1024 * 1024
@@ -18,23 +19,16 @@ class TemplateSet:
 
     @classmethod
     def load_folder(cls, path: Path | str) -> Self:
-        """Load `path/<name>/`; raise one `TemplatesError` with the faults of all.
-
-        Names that begin with a dot or an underscore are not templates, nor are files beside the folders.
-        """
-        folder = Path(path)
-        if not folder.is_dir():
-            raise TemplatesError([TemplateFault(folder.name, ".", 1, "there is no such folder of templates")])
+        """Load `path/<name>/`, each with the shared files; raise one `TemplatesError` with the faults of all."""
         templates: list[Template] = []
         faults: list[TemplateFault] = []
-        for place in sorted(folder.iterdir()):
-            if place.is_dir() and not place.name.startswith((".", "_")):
-                try:
-                    templates.append(Template(place.name, _read_files(place)))
-                except TemplatesError as error:
-                    faults += error.faults
+        for name, files in read_folder(path, faults).items():
+            try:
+                templates.append(Template(name, files))
+            except TemplatesError as error:
+                faults += error.faults
         if faults:
-            raise TemplatesError(faults)
+            raise TemplatesError(set(faults))
         return cls(templates)
 
     @property
@@ -50,21 +44,37 @@ class TemplateSet:
         return iter(self._templates.values())
 
 
-def _read_files(place: Path) -> dict[str, str]:
+def read_folder(path: Path | str, faults: list[TemplateFault]) -> dict[str, dict[str, str]]:
+    """Read the files of each template under `path`, the shared ones among them; add what cannot be read.
+
+    Names that begin with a dot or an underscore are not templates, nor are files beside the folders.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        raise TemplatesError([TemplateFault(folder.name, ".", 1, "there is no such folder of templates")])
+    shared = _read_files(folder / SHARED, SHARED, faults) if (folder / SHARED).is_dir() else {}
+    places = [p for p in sorted(folder.iterdir()) if p.is_dir() and not p.name.startswith((".", "_"))]
+    found = {}
+    for place in places:
+        before = len(faults)
+        files = _read_files(place, "", faults)
+        if len(faults) == before:
+            found[place.name] = {**files, **shared}
+    return found
+
+
+def _read_files(place: Path, prefix: str, faults: list[TemplateFault]) -> dict[str, str]:
     files: dict[str, str] = {}
-    faults: list[TemplateFault] = []
     for file in sorted(place.iterdir()):
         if file.name.startswith("."):
             continue
         try:
-            files[file.name] = _read(file)
+            files[prefix + file.name] = _read(file)
         except (OSError, ValueError) as error:
             reason = (
                 "is not UTF-8" if isinstance(error, UnicodeDecodeError) else "cannot be read, or is too large"
             )
             faults.append(TemplateFault(place.name, file.name, 1, reason))
-    if faults:
-        raise TemplatesError(faults)
     return files
 
 

@@ -8,24 +8,29 @@ beforehand. Everything that is not allowed by name is refused.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from msgspec import Struct
 
 from postroom.templates.faults import Problem
 from postroom.templates.filters import OWN_FILTERS
+from postroom.templates.formats import LOCALE_FILTERS
 
 # Of the engine's own filters, those that cost the same whatever they are given.
 ENGINE_FILTERS = frozenset({"abs", "first", "last", "length", "pluralize", "round"})
-FILTERS = ENGINE_FILTERS | OWN_FILTERS.keys()
+FILTERS = ENGINE_FILTERS | OWN_FILTERS.keys() | LOCALE_FILTERS.keys()
 TESTS = frozenset({"defined", "divisibleby", "even", "none", "odd"})
 TAGS = frozenset({"if", "elif", "else", "endif", "for", "endfor", "set"})
+LAYOUT_TAGS = frozenset(
+    {"extends", "block", "endblock", "include"}
+)  # carried out before the engine sees them
 MAX_TAGS = 1_000  # in one file; a chain of `elif` is what the stack of the compiler must bear
 MAX_TOKENS = 100  # in one tag
 MAX_JOINS = 2  # `~` and `+` in one tag
 MAX_LOOPS = 3  # inside each other
 
+_LOOPS = {"for": 1, "endfor": -1}
 _KEYWORDS = frozenset({"and", "or", "not", "in", "is", "if", "else", "elif", "for", "set"})
 _OPEN = re.compile(r"\{[{%#]")
 _TOKEN = re.compile(
@@ -46,25 +51,35 @@ class Token(NamedTuple):
     text: str
 
 
+_SUPER = (Token("name", "super"), Token("sign", "("), Token("sign", ")"))
+
+
 class Tag(Struct, frozen=True):
-    """`{{ output }}` or `{% statement %}`."""
+    """`{{ output }}` or `{% statement %}`, and where its author wrote it."""
 
     text: str
     line: int
     tokens: tuple[Token, ...]
     is_output: bool
+    file: str = ""
 
     @property
     def word(self) -> str:
         """The statement's first word; empty for an output."""
         return "" if self.is_output or not self.tokens else self.tokens[0].text
 
+    @property
+    def is_super(self) -> bool:
+        """True for `{{ super() }}`, which stands for what the layout has in this block."""
+        return self.is_output and self.tokens == _SUPER
+
 
 class Literal(Struct, frozen=True):
-    """Text between tags, written out as it is, and in how many loops it stands."""
+    """Text between tags, written out as it is, and where its author wrote it."""
 
     text: str
-    loops: int
+    line: int = 1
+    file: str = ""
 
 
 class Comment(Struct, frozen=True):
@@ -73,10 +88,13 @@ class Comment(Struct, frozen=True):
     text: str
 
 
-class Outline(Struct):
-    """A template file cut into parts, which together are its text, and what is wrong with it."""
+Part = Literal | Tag | Comment
 
-    parts: list[Literal | Tag | Comment] = []
+
+class Outline(Struct):
+    """A template cut into parts, which together are its text, and what is wrong with it."""
+
+    parts: list[Part] = []
     problems: list[Problem] = []
 
     @property
@@ -87,35 +105,50 @@ class Outline(Struct):
     @property
     def longest_repeated(self) -> int:
         """Characters of the longest literal that a loop may write again and again."""
-        return max((len(p.text) for p in self.parts if isinstance(p, Literal) and p.loops), default=0)
+        longest = loops = 0
+        for part in self.parts:
+            if isinstance(part, Tag):
+                loops += _LOOPS.get(part.word, 0)
+            elif isinstance(part, Literal) and loops:
+                longest = max(longest, len(part.text))
+        return longest
 
-    def line_of(self, name: str) -> int:
-        """The first line on which a tag names this variable."""
-        return next((tag.line for tag in self.tags if Token("name", name) in tag.tokens), 1)
+    def first_with(self, name: str) -> Tag | None:
+        """The first tag that names this variable."""
+        return next((tag for tag in self.tags if Token("name", name) in tag.tokens), None)
 
 
-def outline(source: str) -> Outline:
-    """Cut a source into its parts and judge them. With problems, the parts may end early."""
+def outline(source: str, file: str = "") -> Outline:
+    """Cut a source into its parts and judge each of them. With problems, the parts may end early."""
     found = Outline()
-    position, loops = 0, 0
+    position = 0
     while opening := _OPEN.search(source, position):
         line = _line(source, opening.start())
-        found.parts.append(Literal(source[position : opening.start()], loops))
-        position, part = _read(source, opening.start(), line)
+        found.parts.append(Literal(source[position : opening.start()], _line(source, position), file))
+        position, part = _read(source, opening.start(), line, file)
         if part is None:
-            found.problems.append(Problem(line, _unreadable(opening[0])))
+            found.problems.append(Problem(line, _unreadable(opening[0]), file))
             return found
         found.parts.append(part)
         if isinstance(part, Tag):
-            loops += {"for": 1, "endfor": -1}.get(part.word, 0)
-            found.problems += [Problem(line, message) for message in _judge(part)]
-            if loops > MAX_LOOPS:
-                found.problems.append(Problem(line, f"more than {MAX_LOOPS} loops inside each other"))
+            found.problems += [Problem(line, message, file) for message in _judge(part)]
         if len(found.parts) > 2 * MAX_TAGS:
-            found.problems.append(Problem(line, f"more than {MAX_TAGS} tags and comments"))
+            found.problems.append(Problem(line, f"more than {MAX_TAGS} tags and comments", file))
             return found
-    found.parts.append(Literal(source[position:], loops))
+    found.parts.append(Literal(source[position:], _line(source, position), file))
     return found
+
+
+def loop_problems(parts: Iterable[Part]) -> list[Problem]:
+    """Say where loops stand too deep inside each other."""
+    problems, loops = [], 0
+    for part in parts:
+        if isinstance(part, Tag):
+            loops += _LOOPS.get(part.word, 0)
+            if loops > MAX_LOOPS and part.word == "for":
+                text = f"more than {MAX_LOOPS} loops inside each other"
+                problems.append(Problem(part.line, text, part.file))
+    return problems
 
 
 def _line(source: str, position: int) -> int:
@@ -128,7 +161,7 @@ def _unreadable(opening: str) -> str:
     )
 
 
-def _read(source: str, start: int, line: int) -> tuple[int, Tag | Comment | None]:
+def _read(source: str, start: int, line: int, file: str) -> tuple[int, Tag | Comment | None]:
     """Read a tag or a comment; return the position behind it, and None for what cannot be read."""
     is_output = source.startswith("{{", start)
     position = start + 2
@@ -143,15 +176,19 @@ def _read(source: str, start: int, line: int) -> tuple[int, Tag | Comment | None
         if token.lastgroup == "end":
             if token[0][-2:] != ("}}" if is_output else "%}"):
                 break
-            return position, Tag(source[start:position], line, tuple(tokens), is_output)
+            return position, Tag(source[start:position], line, tuple(tokens), is_output, file)
         if token.lastgroup != "space":
             tokens.append(Token(str(token.lastgroup), token[0]))
     return start, None
 
 
 def _judge(tag: Tag) -> Iterator[str]:
+    if tag.is_super or tag.word in LAYOUT_TAGS:
+        return
     if not tag.is_output and tag.word not in TAGS:
-        yield f"the statement '{tag.word}' is not allowed; allowed are {', '.join(sorted(TAGS))}"
+        yield (
+            f"the statement '{tag.word}' is not allowed; allowed are {', '.join(sorted(TAGS | LAYOUT_TAGS))}"
+        )
         return
     if len(tag.tokens) > MAX_TOKENS:
         yield f"more than {MAX_TOKENS} words and signs in one tag"

@@ -12,11 +12,28 @@ from postroom.config.units import seconds
 from postroom.decode import Fault, convert
 from postroom.templates.checks import MAX_FAULTS, declaration_faults
 from postroom.templates.faults import Problem
+from postroom.templates.locales import is_locale
 from postroom.templates.variables import Variable, VariableName
 
 MAX_DELIVER_WITHIN = 30 * 86_400
 RESERVED = frozenset(
-    {"locale", "loop", "range", "self", "true", "false", "none", "and", "or", "not", "in", "is", "if", "else"}
+    {
+        "locale",
+        "loop",
+        "range",
+        "self",
+        "super",
+        "true",
+        "false",
+        "none",
+        "and",
+        "or",
+        "not",
+        "in",
+        "is",
+        "if",
+        "else",
+    }
 )
 
 _HEADER = re.compile(r"\s*\[\[?([^\]]+)\]")
@@ -51,6 +68,9 @@ class Manifest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
     description: Annotated[str, Meta(min_length=1, max_length=1_000)]
     owner: str = ""
+    locales: Annotated[tuple[str, ...], Meta(min_length=1, max_length=50)] | None = (
+        None  # the default one first
+    )
     agents: Annotated[tuple[Name, ...], Meta(min_length=1)] | None = None  # unset: any agent
     variables: dict[VariableName, Variable] = {}
     delivery: DeliverySection = DeliverySection()
@@ -89,6 +109,7 @@ def _judge(manifest: Manifest) -> list[Fault]:
         if variable.default is UNSET and variable.example is UNSET:
             faults.append(Fault(pointer, "needs an example, or a default"))
         faults += declaration_faults(variable, pointer)
+    faults += _judge_locales(manifest.locales or ())
     within = _whole_seconds(manifest.delivery.deliver_within)
     if manifest.delivery.deliver_within is not None and (
         within is None or not 0 < within <= MAX_DELIVER_WITHIN
@@ -96,6 +117,16 @@ def _judge(manifest: Manifest) -> list[Fault]:
         faults.append(
             Fault("/delivery/deliver_within", 'expected whole seconds up to 30 days, like 600 or "10m"')
         )
+    return faults
+
+
+def _judge_locales(locales: tuple[str, ...]) -> list[Fault]:
+    faults = []
+    for index, locale in enumerate(locales):
+        if not is_locale(locale):
+            faults.append(Fault(f"/locales/{index}", 'expected a locale like "de" or "de-AT"'))
+        elif locale in locales[:index]:
+            faults.append(Fault(f"/locales/{index}", "stands here twice"))
     return faults
 
 

@@ -34,7 +34,7 @@ def markup_problems(outline: Outline) -> list[Problem]:
     reader.judge_tag_names(html)
     for number, tag in enumerate(tags):
         if tag.is_output and number not in reader.seen:
-            reader.problems.append(Problem(tag.line, "a value here cannot be made safe"))
+            reader.problems.append(Problem(tag.line, "a value here cannot be made safe", tag.file))
     return reader.problems
 
 
@@ -109,11 +109,12 @@ class _Reader(HTMLParser):
         tag = self._tags[int(first[1])]
         if tag.tokens[-2:] != _URL_FILTER:
             self.problems.append(
-                Problem(tag.line, f"a value in {name} must pass the url filter: {{{{ … | url }}}}")
+                Problem(tag.line, f"a value in {name} must pass the url filter: {{{{ … | url }}}}", tag.file)
             )
 
     def _refuse(self, text: str, message: str) -> None:
-        self.problems += [Problem(self._tags[int(found[1])].line, message) for found in _MARK.finditer(text)]
+        tags = [self._tags[int(found[1])] for found in _MARK.finditer(text)]
+        self.problems += [Problem(tag.line, message, tag.file) for tag in tags]
         self._see(text)
 
     def _see(self, text: str) -> None:

@@ -1,80 +1,158 @@
-"""From a template's files to its manifest and compiled parts, or to everything that is wrong with them."""
+"""From a template's files to its manifest and compiled pieces, or to everything that is wrong with them."""
 
 import re
 from collections.abc import Iterator, Mapping
 
+from msgspec import Struct
+
+from postroom.templates.css import inline_css
 from postroom.templates.engine import EngineError, Program
 from postroom.templates.faults import Problem, TemplateFault, TemplatesError
-from postroom.templates.language import Literal, Outline, Tag, outline
+from postroom.templates.language import Literal, Outline, Part, Tag
+from postroom.templates.layout import flatten
+from postroom.templates.locales import DEFAULT_LOCALE
 from postroom.templates.manifest import Manifest, read_manifest
-from postroom.templates.markup import find_mark, markup_problems
-from postroom.text import find_forbidden_in_body
+from postroom.templates.markup import markup_problems
+from postroom.templates.mjml import compile_mjml
+from postroom.templates.plaintext import text_of
+from postroom.templates.sources import MANIFEST, Sources
+from postroom.templates.wire import ready_for_wire
 
-MANIFEST, SUBJECT, HTML, TEXT = "template.toml", "subject.txt", "body.html", "body.txt"
-PARTS = (SUBJECT, HTML, TEXT)
-FILES = (MANIFEST, *PARTS)
-MAX_FILE_CHARS = 256 * 1024
+SUBJECT, HTML, TEXT = "subject", "html", "text"
 
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 _LINE_END = re.compile(r"[ \t]*\n\s*")
+_GIVEN = frozenset({"locale", "range", "_at"})  # names that every file may use
+
+
+class Piece(Struct, frozen=True):
+    """Subject, HTML or text of one locale, compiled, and where its tags were written."""
+
+    file: str
+    program: Program
+    outline: Outline
+
+    def origin(self, line: int) -> tuple[str, int]:
+        """Return file and line of what stands on a line of the compiled source; line 0 where that is not clear."""
+        return _origin(self.outline, line) or (self.file, 0)
+
+    def place_of_failure(self, context: Mapping[str, object]) -> tuple[str, int]:
+        """Find where the piece fails to render, by a copy that notes where it is."""
+        tags = self.outline.tags
+        try:
+            _compile("".join(_tracked(self.outline.parts)), self.file, self.outline).render(context)
+        except EngineError as error:
+            if error.at:
+                return tags[error.at - 1].file, tags[error.at - 1].line
+        return self.file, 1
+
+
+Pieces = dict[str, Piece]
 
 
 class Prepared:
-    """A template's manifest and compiled parts."""
+    """A template's manifest, and its compiled pieces by locale; `used` are the files that they are made of."""
 
     def __init__(self, name: str, files: Mapping[str, str]) -> None:
         """Judge and compile; raise `TemplatesError` with every fault found."""
         self._faults = Faults(name)
-        self._judge_files(name, files)
-        self.outlines = {part: outline(files[part]) for part in PARTS if part in files}
+        self._sources = Sources(files)
+        self._known: dict[tuple[str, tuple[Part, ...]], Piece | None] = {}
+        if not _NAME.fullmatch(name):
+            self._faults.say(MANIFEST, "a template's name is small letters, digits, '-' and '_', at most 64")
+        for file, message in self._sources.problems():
+            self._faults.say(file, message)
         manifest, problems = read_manifest(files.get(MANIFEST, ""))
         if MANIFEST in files:
             self._faults.add(MANIFEST, problems)
-        for part, found in self.outlines.items():
-            self._faults.add(part, found.problems)
-            if part == HTML and not found.problems:
-                self._faults.add(part, markup_problems(found))
+        self._variables = None if manifest is None else manifest.variables.keys()
+        self.locales = self._locales(manifest)
+        self.pieces = {locale: self._pieces(locale) for locale in self.locales}
         self._faults.raise_if_any()
         assert manifest is not None
         self.manifest: Manifest = manifest
-        compiled = ((part, self._compile(part, found)) for part, found in self.outlines.items())
-        self.programs = {part: program for part, program in compiled if program is not None}
-        self._faults.raise_if_any()
+        self.used = {MANIFEST, *self._sources.used}
 
-    def line_of_failure(self, part: str, context: Mapping[str, object]) -> int:
-        """Find the line on which a part fails to render, by a copy that notes where it is."""
-        try:
-            _program(part, "".join(_tracked(self.outlines[part])), self.outlines[part]).render(context)
-        except EngineError as error:
-            return error.line
-        return 1
+    def _locales(self, manifest: Manifest | None) -> tuple[str, ...]:
+        """Return the declared locales, else the default one and those that the files' names speak of."""
+        if manifest is None or manifest.locales is None:
+            return tuple(dict.fromkeys((DEFAULT_LOCALE, *self._sources.locales)))
+        for file, problem in self._sources.unknown_locales(manifest.locales):
+            self._faults.add(file, [problem])
+        return manifest.locales
 
-    def _compile(self, part: str, found: Outline) -> Program | None:
-        source = "".join(_on_one_line(found) if part == SUBJECT else (piece.text for piece in found.parts))
-        try:
-            program = _program(part, source, found)
-        except EngineError as error:
-            self._faults.add(part, [Problem(error.line or 1, error.detail)])
+    def _pieces(self, locale: str) -> Pieces:
+        subject = self._sources.find("subject", ("txt",), locale)
+        html = self._sources.find("body", ("html", "mjml"), locale)
+        text = self._sources.find("body", ("txt",), locale)
+        pieces: dict[str, Piece | None] = {}
+        if subject:
+            pieces[SUBJECT] = self._piece(SUBJECT, subject[0], locale)
+        if html:
+            pieces[HTML] = self._piece(HTML, html[0], locale)
+        if text and (html is None or text[1] <= html[1]):  # never words of another language beside the HTML
+            pieces[TEXT] = self._piece(TEXT, text[0], locale)
+        elif made_of := pieces.get(HTML):
+            pieces[TEXT] = self._text_of(made_of)
+        return {part: piece for part, piece in pieces.items() if piece is not None}
+
+    def _piece(self, part: str, file: str, locale: str) -> Piece | None:
+        flat = flatten(self._sources.outline(file), lambda name: self._sources.included(name, locale))
+        key = (part, tuple(flat.parts))
+        if flat.problems or key not in self._known:
+            self._known[key] = self._compiled(part, file, flat)
+        return self._known[key]
+
+    def _compiled(self, part: str, file: str, found: Outline) -> Piece | None:
+        """Take the steps from a flat source to its program; the first with problems is the last."""
+        program = None if self._has_problems(file, found.problems) else self._judged(file, found)
+        if program is None:
             return None
-        for name in sorted(program.undeclared - self.manifest.variables.keys() - {"locale"}):
-            self._faults.add(part, [Problem(found.line_of(name), f"'{name}' is not among the variables")])
-        return program
+        if part == SUBJECT:
+            found = Outline(_on_one_line(found.parts))
+        elif part == HTML:
+            found = compile_mjml(found) if file.endswith(".mjml") else found
+            found = found if found.problems else inline_css(found)
+            if self._has_problems(file, found.problems or markup_problems(found)):
+                return None
+            found = ready_for_wire(found)
+        else:
+            return Piece(file, program, found)
+        try:
+            return Piece(file, _compile(_text(found.parts), file, found), found)
+        except EngineError as error:
+            self._faults.add(file, [Problem(1, f"cannot be compiled behind its layout: {error.detail}")])
+            return None
 
-    def _judge_files(self, name: str, files: Mapping[str, str]) -> None:
-        if not _NAME.fullmatch(name):
-            self._faults.say(MANIFEST, "a template's name is small letters, digits, '-' and '_', at most 64")
-        for file in (MANIFEST, SUBJECT):
-            if file not in files:
-                self._faults.say(file, "missing")
-        if HTML not in files and TEXT not in files:
-            self._faults.say(HTML, "missing: a template has body.html, body.txt or both")
-        for file, text in files.items():
-            if file not in FILES:
-                self._faults.say(file, f"unknown file: a template is {', '.join(FILES)}")
-            elif len(text) > MAX_FILE_CHARS:
-                self._faults.say(file, f"longer than {MAX_FILE_CHARS} characters")
-            elif found := find_forbidden_in_body(text) or find_mark(text):
-                self._faults.say(file, f"holds {found}")
+    def _judged(self, file: str, found: Outline) -> Program | None:
+        """Compile a source as it was written, where every line has its author."""
+        try:
+            program = _compile(_text(found.parts), file, found)
+        except EngineError as error:
+            place = _origin(found, error.line) or (file, error.line or 1)
+            self._faults.add(file, [Problem(place[1], error.detail, place[0])])
+            return None
+        if self._variables is None:
+            return program
+        unknown = sorted(program.undeclared - self._variables - _GIVEN)
+        self._faults.add(file, [_unknown(name, found) for name in unknown])
+        return None if unknown else program
+
+    def _text_of(self, html: Piece) -> Piece | None:
+        found = text_of(html.outline)
+        key = (TEXT, tuple(found.parts))
+        if key not in self._known:
+            try:
+                self._known[key] = Piece(html.file, _compile(_text(found.parts), "", found), found)
+            except EngineError as error:
+                text = f"no text can be made of it, write a body.txt: {error.detail}"
+                self._faults.add(html.file, [Problem(1, text)])
+                self._known[key] = None
+        return self._known[key]
+
+    def _has_problems(self, file: str, problems: list[Problem]) -> bool:
+        self._faults.add(file, problems)
+        return bool(problems)
 
 
 class Faults:
@@ -82,13 +160,14 @@ class Faults:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._found: list[TemplateFault] = []
+        self._found: set[TemplateFault] = set()
 
     def add(self, file: str, problems: list[Problem]) -> None:
-        """Take over what was found in a file."""
-        self._found += [
-            TemplateFault(self._name, file, problem.line, problem.message) for problem in problems
-        ]
+        """Take over what was found in a file, unless a problem names another one."""
+        self._found |= {
+            TemplateFault(self._name, problem.file or file, problem.line, problem.message)
+            for problem in problems
+        }
 
     def say(self, file: str, message: str) -> None:
         """Note something about a file as a whole."""
@@ -100,18 +179,46 @@ class Faults:
             raise TemplatesError(self._found)
 
 
-def _program(part: str, source: str, found: Outline) -> Program:
-    return Program(source, as_html=part == HTML, longest_repeated=found.longest_repeated)
+def _compile(source: str, file: str, found: Outline) -> Program:
+    as_html = file.endswith((".html", ".mjml"))
+    return Program(source, as_html=as_html, longest_repeated=found.longest_repeated)
 
 
-def _on_one_line(found: Outline) -> Iterator[str]:
+def _text(parts: list[Part]) -> str:
+    return "".join(part.text for part in parts)
+
+
+def _unknown(name: str, found: Outline) -> Problem:
+    tag = found.first_with(name)
+    text = f"'{name}' is not among the variables"
+    return Problem(tag.line, text, tag.file) if tag else Problem(1, text)
+
+
+def _origin(found: Outline, line: int) -> tuple[str, int] | None:
+    """Return file and line of the tag on a line of the source; None where there is none, or more than one place."""
+    places = set()
+    at = 1
+    for part in found.parts:
+        ends = at + part.text.count("\n")
+        if isinstance(part, Tag) and at <= line <= ends:
+            places.add((part.file, part.line + line - at))
+        at = ends
+    return places.pop() if len(places) == 1 else None
+
+
+def _on_one_line(parts: list[Part]) -> list[Part]:
     """Join the lines of a subject's file; a line break out of a variable is not in it, and stays an error."""
-    for part in found.parts:
-        yield _LINE_END.sub(" ", part.text) if isinstance(part, Literal) else part.text
+    return [
+        Literal(_LINE_END.sub(" ", part.text), part.line, part.file) if isinstance(part, Literal) else part
+        for part in parts
+    ]
 
 
-def _tracked(found: Outline) -> Iterator[str]:
-    for part in found.parts:
-        if isinstance(part, Tag) and part.word in ("", "if", "for", "set"):
-            yield f"{{{{ _at({part.line}) }}}}"
+def _tracked(parts: list[Part]) -> Iterator[str]:
+    number = 0
+    for part in parts:
+        if isinstance(part, Tag):
+            number += 1
+            if part.word in ("", "if", "for", "set"):
+                yield f"{{{{ _at({number}) }}}}"
         yield part.text

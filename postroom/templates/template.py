@@ -5,43 +5,58 @@ from collections.abc import Mapping
 from typing import Any, Self
 
 import msgspec
-from msgspec import UNSET
+from msgspec import UNSET, Struct
 
 from postroom.decode import Fault
 from postroom.message import Content
 from postroom.templates.checks import object_checker, total_faults
 from postroom.templates.engine import EngineError
 from postroom.templates.faults import Problem, RenderError, TemplateFault, TemplatesError
-from postroom.templates.prepare import HTML, MANIFEST, SUBJECT, TEXT, Faults, Prepared
+from postroom.templates.locales import babel_locale, fallbacks, usual_form
+from postroom.templates.prepare import HTML, SUBJECT, TEXT, Faults, Piece, Pieces, Prepared
+from postroom.templates.sources import MANIFEST
 from postroom.templates.variables import least, object_filler
 from postroom.text import find_forbidden
 
 MAX_SUBJECT = 998  # RFC 5322 §2.1.1
-DEFAULT_LOCALE = "en"
+MAX_ASKED = 200  # locales that messages asked for and that are remembered
+
+
+class _Spoken(Struct, frozen=True):
+    """What a message in a locale is made of, and by which locale its dates and numbers are written."""
+
+    pieces: Pieces
+    locale: str
 
 
 class Template:
     """A template at one version. A change of any file makes another version.
 
-    `name`, `version`, `description`, `owner`; `agents` that may send it (None: any); `variables` as declared;
-    `delivery`, the defaults for its messages.
+    `name`, `version`, `description`, `owner`; `agents` that may send it (None: any); `locales`, the default one
+    first; `variables` as declared; `delivery`, the defaults for its messages; `files` that it is made of.
     """
 
     def __init__(self, name: str, files: Mapping[str, str]) -> None:
-        """Take the text of each file by its name; raise `TemplatesError` with everything that is wrong."""
-        self._files = {file: text.replace("\r\n", "\n") for file, text in sorted(files.items())}
+        """Take the text of each file by its name; raise `TemplatesError` with everything that is wrong.
+
+        Files of the shared folder are named `_shared/…`; those that the template does not use are left out.
+        """
+        given = {file: text.replace("\r\n", "\n") for file, text in sorted(files.items())}
+        prepared = Prepared(name, given)
         self.name = name
+        self.files = {file: text for file, text in given.items() if _belongs(file, prepared.used)}
         self.version = hashlib.sha256(self.source()).hexdigest()[:12]
-        prepared = Prepared(name, self._files)
         self.description = prepared.manifest.description
         self.owner = prepared.manifest.owner
         self.agents = prepared.manifest.agents
         self.variables = prepared.manifest.variables
         self.delivery = prepared.manifest.delivery_defaults
-        self._programs = prepared.programs
-        self._check = object_checker(self.variables, shown=self._programs[SUBJECT].undeclared)
+        self.locales = prepared.locales
+        self._pieces = prepared.pieces
+        self._asked: dict[str | None, _Spoken] = {}
+        self._check = object_checker(self.variables, shown=_shown(prepared.pieces))
         self._fill = object_filler(self.variables)
-        self._try_examples(prepared)
+        self._try_examples()
 
     @classmethod
     def from_source(cls, name: str, source: bytes) -> Self:
@@ -56,7 +71,18 @@ class Template:
 
     def source(self) -> bytes:
         """The files in the canonical form that the version is a digest of."""
-        return msgspec.msgpack.encode(list(self._files.items()))
+        return msgspec.msgpack.encode(list(self.files.items()))
+
+    @property
+    def examples(self) -> dict[str, Any]:
+        """Every variable's example, or its default where it has none."""
+        return {name: v.default if v.example is UNSET else v.example for name, v in self.variables.items()}
+
+    @property
+    def least_examples(self) -> dict[str, Any]:
+        """The examples of what a caller has to give, and nothing else."""
+        full = self.examples
+        return {name: least(v, full[name]) for name, v in self.variables.items() if not v.optional}
 
     def check(self, variables: dict[str, Any]) -> list[Fault]:
         """Judge a message's variables: every missing, unknown and wrong one, each with its pointer."""
@@ -64,50 +90,80 @@ class Template:
         self._check(variables, "", faults)
         return faults or total_faults(variables)
 
+    def locale_for(self, asked: str | None) -> str:
+        """Return the locale that a message is written in which asks for one: its own, or what that falls back to."""
+        return self._spoken(asked).locale
+
     def render(self, variables: dict[str, Any], locale: str | None = None) -> Content:
         """Make the content out of checked variables, or raise `RenderError`. The files see `locale` too."""
-        context = self._context(variables, locale)
+        spoken = self._asked.get(locale) or self._spoken(locale)
+        context = self._context(variables, spoken.locale)
+        pieces = spoken.pieces
+        html, text = pieces.get(HTML), pieces.get(TEXT)
         return Content(
-            subject=self._part(SUBJECT, context),
-            html=self._part(HTML, context) if HTML in self._programs else None,
-            text=self._part(TEXT, context) if TEXT in self._programs else None,
+            subject=self._part(SUBJECT, pieces[SUBJECT], context),
+            html=self._part(HTML, html, context) if html else None,
+            text=self._part(TEXT, text, context) if text else None,
         )
 
-    def _context(self, variables: dict[str, Any], locale: str | None = None) -> dict[str, Any]:
+    def _spoken(self, asked: str | None) -> _Spoken:
+        wanted = usual_form(asked) if asked else self.locales[0]
+        found = next((tag for tag in fallbacks(wanted) if tag in self.locales), None)
+        if found is None:  # another language: the default one, its dates and numbers included
+            spoken = _Spoken(self._pieces[self.locales[0]], self.locales[0])
+        else:
+            known = next((tag for tag in fallbacks(wanted) if babel_locale(tag)), found)
+            spoken = _Spoken(self._pieces[found], known)
+        if len(self._asked) < MAX_ASKED:
+            self._asked[asked] = spoken
+        return spoken
+
+    def _context(self, variables: dict[str, Any], locale: str) -> dict[str, Any]:
         filled = variables if self._fill is None else self._fill(variables)
-        return {**filled, "locale": locale or DEFAULT_LOCALE}
+        return {**filled, "locale": locale}
 
-    def _part(self, part: str, context: dict[str, Any]) -> str:
+    def _part(self, part: str, piece: Piece, context: dict[str, Any]) -> str:
         try:
-            return self._rendered(part, context)
+            return _rendered(part, piece, context)
         except EngineError as error:
-            line = f" line {error.line}" if error.line and part != SUBJECT else ""
-            raise RenderError(self.name, f"{part}{line}: {error.reason}") from None
+            file, line = piece.origin(error.line) if part != SUBJECT else (piece.file, 0)
+            place = f"{file} line {line}" if line else file
+            raise RenderError(self.name, f"{place}: {error.reason}") from None
 
-    def _rendered(self, part: str, context: dict[str, Any]) -> str:
-        text = self._programs[part].render(context)
-        return _subject(text) if part == SUBJECT else text
-
-    def _try_examples(self, prepared: Prepared) -> None:
-        """Render with everything given, and with nothing but what is required."""
-        full = {name: v.default if v.example is UNSET else v.example for name, v in self.variables.items()}
-        bare = {name: least(v, full[name]) for name, v in self.variables.items() if not v.optional}
+    def _try_examples(self) -> None:
+        """Render in every locale with everything given, and with nothing but what is required."""
         faults = Faults(self.name)
-        for part in prepared.outlines:
-            if problem := self._trial(prepared, part, full):
-                faults.add(part, [problem])
-            elif problem := self._trial(prepared, part, bare):
-                text = f"{problem.message} (when the optional variables are left out)"
-                faults.add(part, [Problem(problem.line, text)])
+        for locale, pieces in self._pieces.items():
+            for part, piece in pieces.items():
+                if problem := self._trial(part, piece, self._context(self.examples, locale)):
+                    faults.add(piece.file, [problem])
+                elif problem := self._trial(part, piece, self._context(self.least_examples, locale)):
+                    text = f"{problem.message} (when the optional variables are left out)"
+                    faults.add(piece.file, [Problem(problem.line, text, problem.file)])
         faults.raise_if_any()
 
-    def _trial(self, prepared: Prepared, part: str, variables: dict[str, Any]) -> Problem | None:
-        context = self._context(variables)
+    @staticmethod
+    def _trial(part: str, piece: Piece, context: dict[str, Any]) -> Problem | None:
         try:
-            self._rendered(part, context)
+            _rendered(part, piece, context)
         except EngineError as error:
-            return Problem(prepared.line_of_failure(part, context) or 1, error.detail)
+            file, line = piece.place_of_failure(context)
+            return Problem(line, error.detail, file)
         return None
+
+
+def _belongs(file: str, used: set[str]) -> bool:
+    """A template's own files all make its version; of the shared ones those it uses."""
+    return file in used or not file.startswith("_shared/")
+
+
+def _shown(pieces: Mapping[str, Pieces]) -> set[str]:
+    return {name for of_locale in pieces.values() for name in of_locale[SUBJECT].program.undeclared}
+
+
+def _rendered(part: str, piece: Piece, context: dict[str, Any]) -> str:
+    text = piece.program.render(context)
+    return _subject(text) if part == SUBJECT else text
 
 
 def _subject(text: str) -> str:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 VariableName = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_]{0,63}\Z")]
-Type = Literal["string", "integer", "number", "boolean", "date", "url", "email", "list", "object"]
+Type = Literal["string", "integer", "number", "boolean", "date", "url", "email", "money", "list", "object"]
 Fill = Callable[[Any], Any]
 
 
