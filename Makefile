@@ -33,7 +33,7 @@ scale: .venv/test.stamp ## Measure at size: backlogs, agents, workers, neighbour
 
 chart: .venv/chart.stamp ## Judge the Helm chart: two Helms, schemas, promtool, checkov, hadolint (fetches them once)
 	@.ci/judges .venv/judges
-	@$(BIN)/python -m pytest -q -n 2 tests/chart
+	@POSTROOM_IMAGE=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile tests/chart
 
 bench: .venv/bench.stamp ## Measure against baselines, with a verdict (about 10 minutes): ONLY=accept,deliver-smtp PAIRS=3
 	@$(BIN)/python -m bench $(if $(ONLY),--only $(ONLY)) $(if $(PAIRS),--pairs $(PAIRS))
