@@ -16,7 +16,6 @@ from typing import Any
 import msgspec
 from arq.connections import ArqRedis
 from arq.worker import Worker, func
-from redis.asyncio import ConnectionPool
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -24,6 +23,7 @@ from redis.exceptions import RedisError
 
 from postroom.ledger.clients import connection_options, end_tasks
 from postroom.ledger.connection import told_when_lost
+from postroom.ledger.redis_url import open_pool
 
 QUEUE = "pr:rounds"
 JOB = "deliver"
@@ -41,7 +41,7 @@ Deliver = Callable[[str], Awaitable[None]]
 
 def rounds_pool(url: str) -> ArqRedis:
     """Return arq's connection pool: bounded in time, with msgpack instead of pickle."""
-    pool = ConnectionPool.from_url(
+    pool = open_pool(
         url,
         socket_timeout=SOCKET_SECONDS,
         retry=Retry(ExponentialBackoff(cap=0.5, base=0.05), 3),

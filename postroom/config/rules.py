@@ -8,12 +8,11 @@ from functools import lru_cache
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from redis.connection import parse_url
-
 from postroom.address import AddressError, domain_of, parse_address
 from postroom.config.structs import Agent, Caller, ChannelConfig, Config, SmtpChannel, Token, ZeptomailChannel
 from postroom.config.units import seconds
 from postroom.decode import Fault
+from postroom.ledger.redis_url import find_url_problem
 
 CROSSED = {(587, "implicit"): "starttls", (465, "starttls"): "implicit"}
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -29,7 +28,7 @@ def find_faults(config: Config, *, known_agents: Collection[str] = ()) -> list[F
         faults += _caller_faults(name, caller, {*config.agents, *known_agents}, digests)
     faults += _duration_faults(config)
     for name, url in (("url", config.redis.url), ("arq_url", config.redis.arq_url)):
-        if url is not None and (problem := _redis_url_problem(url)):
+        if url is not None and (problem := find_url_problem(url)):
             faults.append(Fault(f"/redis/{name}", problem))
     return faults
 
@@ -72,16 +71,6 @@ def _duration_faults(config: Config) -> Iterator[Fault]:
     for name, agent in config.agents.items():
         if agent.storm is not None and seconds(agent.storm.window) < SHORTEST_STORM:
             yield Fault(f"/agents/{name}/storm/window", "must be at least 100ms")
-
-
-def _redis_url_problem(url: str) -> str | None:
-    if not url.startswith(("redis://", "rediss://", "unix://")):
-        return "must start with redis://, rediss:// or unix://"
-    try:
-        parse_url(url)  # type: ignore[no-untyped-call]
-    except ValueError:
-        return "is not a URL: look at its host and port"
-    return None
 
 
 def _agent_faults(name: str, agent: Agent) -> Iterator[Fault]:

@@ -4,13 +4,14 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from redis.asyncio import ConnectionPool, Redis
+from redis.asyncio import Redis
 from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from postroom.ledger.connection import told_when_lost
+from postroom.ledger.redis_url import open_pool
 
 CONNECT_SECONDS = 2.0
 CANCEL_AGAIN_SECONDS = 0.1
@@ -27,13 +28,13 @@ def connection_maker(url: str) -> Callable[[], AbstractConnection]:
 
     A retry by the client would turn a request that was created into its own replay.
     """
-    pool = ConnectionPool.from_url(url, retry=Retry(ExponentialBackoff(), 0), **connection_options(url))
+    pool = open_pool(url, retry=Retry(ExponentialBackoff(), 0), **connection_options(url))
     return told_when_lost(pool).make_connection
 
 
 def reading_client(url: str, *, timeout: float | None = 2.0) -> Redis:
     """Return a pooled client for reads: one quick retry, since a stale pooled connection is no outage."""
-    client: Redis = Redis.from_url(
+    pool = open_pool(
         url,
         socket_timeout=timeout,
         retry=Retry(ExponentialBackoff(cap=0.1, base=0.01), 1),
@@ -41,8 +42,8 @@ def reading_client(url: str, *, timeout: float | None = 2.0) -> Redis:
         max_connections=64,
         **connection_options(url),
     )
-    told_when_lost(client.connection_pool)
-    return client
+    # Given up by hand: a client closes the pool that it was made from.
+    return Redis.from_pool(told_when_lost(pool))
 
 
 async def end_tasks(*tasks: asyncio.Task[Any]) -> None:
