@@ -30,12 +30,18 @@ class Content(Struct, frozen=True, array_like=True):
 
 
 class AttachmentRef(Struct, frozen=True, array_like=True):
-    """An attachment without its bytes, which lie in a blob of the ledger under the same position."""
+    """An attachment without its bytes.
+
+    They lie in the file cache under the id `file`, or at the provider under `provider_key`, or else in a blob of the
+    message: the first of those in its blob 0, and so on.
+    """
 
     name: str
     content_type: str
     size: int
     cid: str | None = None
+    file: str = ""
+    provider_key: str = ""
 
 
 class Payload(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -65,18 +71,34 @@ class Payload(Struct, frozen=True, kw_only=True, omit_defaults=True):
         return self.to + self.cc + self.bcc
 
     @property
+    def files(self) -> tuple[str, ...]:
+        """The ids of the cached files it uses, each once."""
+        return tuple(dict.fromkeys(ref.file for ref in self.attachments if ref.file))
+
+    @property
     def kinds(self) -> tuple[str, ...]:
         """`to`, `cc` or `bcc` of each recipient, in the order of their index."""
         return ("to",) * len(self.to) + ("cc",) * len(self.cc) + ("bcc",) * len(self.bcc)
 
 
 class Attachment(Struct, frozen=True):
-    """An attachment with its bytes, as composed or given to a provider's API."""
+    """An attachment as composed or given to a provider's API: its bytes, or the provider's own name for them.
+
+    One of the file cache comes as the base64 lines that were made when it was uploaded, and its `data` is empty.
+    """
 
     name: str
     content_type: str
     data: bytes
     cid: str | None = None
+    file: str = ""  # its id in the file cache
+    encoded: bytes = b""
+    provider_key: str = ""
+
+    @property
+    def encoded_size(self) -> int:
+        """How many bytes it has in base64; 0 where only the provider has it."""
+        return len(self.encoded) or -(-len(self.data) // 3) * 4
 
 
 class Mail(Struct, frozen=True, kw_only=True):

@@ -102,6 +102,9 @@ class EdgeMetrics:
             "postroom_idempotent_replays", "Requests whose ref was known.", ("caller", "kind"),
             registry=registry,
         )  # fmt: skip
+        self.files = Counter(
+            "postroom_files", "Uploads to the file cache.", ("caller", "kind"), registry=registry
+        )
         self.rejected = Counter(
             "postroom_messages_rejected", "Send requests refused, by problem code.", ("caller", "code"),
             registry=registry,

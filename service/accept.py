@@ -4,7 +4,7 @@ The guarantee: `Accepted` with `created` is returned only after the ledger's scr
 hears of as accepted is in the ledger. We would rather answer "unconfirmed" than promise what we do not know.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from functools import lru_cache
 
@@ -19,14 +19,20 @@ from postroom.failpoint import reach
 from postroom.ids import new_message_id
 from postroom.ledger.accept import Acceptance, Brake, Created, Exists, Offer, Untimely
 from postroom.ledger.digests import Digests, differing
-from postroom.ledger.errors import LedgerFullError, LedgerUnavailableError, LedgerUnconfirmedError
+from postroom.ledger.errors import (
+    LedgerError,
+    LedgerFullError,
+    LedgerUnavailableError,
+    LedgerUnconfirmedError,
+)
+from postroom.ledger.files import Files, StoredFile
 from postroom.ledger.record import Record
-from postroom.message import AttachmentRef, Payload, TemplateUse
+from postroom.message import Payload, TemplateUse
 from postroom.origin import Origin
 from postroom.templates import TemplateSet
 from postroom.templates.manifest import Delivery
 from service.auth import Identity
-from service.check import Checked
+from service.check import NO_FILES, Checked
 from service.schema import FAULTS_DETAIL, FIELD_NAMES, Decoded, MessageRequest, field_values
 
 LIFETIME_SECONDS = {"standard": 24 * 3600, "interactive": 15 * 60}
@@ -42,9 +48,9 @@ UNTIMELY = {
 
 
 class Accepted(Struct, frozen=True):
-    """A message that is in the ledger: recorded now, or found under its ref with its live state."""
+    """A message that is in the ledger: recorded now as offered, or found under its ref with its live state."""
 
-    offer: Offer
+    offer: Offer | None
     created: Created | None
     record: Record | None
 
@@ -56,11 +62,13 @@ class AcceptMessage:
         self,
         templates: TemplateSet,
         acceptance: Acceptance,
+        files: Files,
         digests: Callable[[], Digests],
         ring: Callable[[str], None],
     ) -> None:
         self._templates = templates
         self._acceptance = acceptance
+        self._files = files
         self._digests = digests
         self._ring = ring
 
@@ -72,7 +80,13 @@ class AcceptMessage:
         """
         request = decoded.request
         agent = _allowed_agent(identity, request)
-        offer = self._make_offer(identity, agent, decoded, origin)
+        files = await self._find_files(identity, request)
+        if len(files) < len(_named_files(request)):
+            # Its file may be over while the message it went with is not: a repeated call is answered all the same.
+            known = await self._find_known(identity, request)
+            if known is not None:
+                return known
+        offer = self._make_offer(identity, agent, decoded, files, origin)
         try:
             reach("accept.before_script")
             reply = await self._acceptance.accept(offer)
@@ -90,14 +104,46 @@ class AcceptMessage:
                     self._ring(request.agent)
                 return Accepted(offer, reply, None)
             case Exists():
-                _refuse_conflict(offer, reply)
+                _refuse_conflict(offer.digests, reply)
                 return Accepted(offer, None, reply.record)
             case Untimely():
                 raise RefusedError(Code.INVALID_REQUEST, FAULTS_DETAIL, faults=[UNTIMELY[reply.code]])
 
-    def _make_offer(self, identity: Identity, agent: Agent, decoded: Decoded, origin: Origin) -> Offer:
+    async def _find_files(self, identity: Identity, request: MessageRequest) -> Mapping[str, StoredFile]:
+        """Find the cached files that a request names. What was found stays until the accept has hold of it."""
+        ids = _named_files(request)
+        if not ids:
+            return NO_FILES
+        try:
+            return await self._files.touch(identity.name, ids)
+        except LedgerError:
+            raise unavailable() from None
+
+    async def _find_known(self, identity: Identity, request: MessageRequest) -> Accepted | None:
+        """Return the message under the request's ref, if there is one and its request was the same."""
+        if request.client_ref is None:
+            return None
+        digests = self._digests()
+        ref = digests.ref(identity.name, request.agent, request.client_ref)
+        try:
+            found = await self._acceptance.find(request.agent, ref)
+        except LedgerError:
+            raise unavailable() from None
+        if found is None:
+            return None
+        _refuse_conflict(digests.fields(field_values(request)), found)
+        return Accepted(None, None, found.record)
+
+    def _make_offer(
+        self,
+        identity: Identity,
+        agent: Agent,
+        decoded: Decoded,
+        files: Mapping[str, StoredFile],
+        origin: Origin,
+    ) -> Offer:
         request = decoded.request
-        checked = Checked(decoded, agent, self._templates)
+        checked = Checked(decoded, agent, self._templates, files)
         checked.raise_faults()
         checked.check_sender_allowed(agent)
         delivery = checked.template.delivery if checked.template else NO_DEFAULTS
@@ -117,7 +163,7 @@ class AcceptMessage:
             ref=digests.ref(identity.name, request.agent, request.client_ref),
             digests=digests.fields(field_values(request)),
             payload=payload,
-            blobs=tuple(file.data for file in checked.attachments),
+            blobs=checked.blobs,
             priority=priority,
             retry_profile=profile,
             on_ambiguous=request.on_ambiguous or delivery.on_ambiguous or agent.on_ambiguous,
@@ -138,6 +184,10 @@ def _allowed_agent(identity: Identity, request: MessageRequest) -> Agent:
     return agent
 
 
+def _named_files(request: MessageRequest) -> set[str]:
+    return {one.file for one in request.attachments if one.file is not None}
+
+
 def unavailable() -> RefusedError:
     """Return the refusal of a request that surely was not recorded."""
     detail = "The ledger cannot be reached. Nothing was recorded; try again."
@@ -150,8 +200,8 @@ def storage_full() -> RefusedError:
     return RefusedError(Code.STORAGE_FULL, detail, retry_after=15)
 
 
-def _refuse_conflict(offer: Offer, found: Exists) -> None:
-    different = differing(found.digests, offer.digests)
+def _refuse_conflict(digests: bytes, found: Exists) -> None:
+    different = differing(found.digests, digests)
     if different:
         faults = [Fault(f"/{FIELD_NAMES.get(n, n)}", "differs from the first request") for n in different]
         detail = "This client_ref was accepted with other content. Use a new ref for a new message."
@@ -183,9 +233,7 @@ def _make_payload(
         template=template,
         content=checked.content,
         headers=request.headers,
-        attachments=tuple(
-            AttachmentRef(f.name, f.content_type, len(f.data), f.cid) for f in checked.attachments
-        ),
+        attachments=checked.attachments,
         metadata=request.metadata,
         track_opens=_first(request.track_opens, delivery.track_opens, agent.track_opens),
         track_clicks=_first(request.track_clicks, delivery.track_clicks, agent.track_clicks),

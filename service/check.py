@@ -3,16 +3,19 @@
 import base64
 import binascii
 import re
+from collections.abc import Mapping
 from functools import lru_cache
+from types import MappingProxyType
 
 from postroom.address import AddressError, domain_of, parse_address
-from postroom.config.rules import allowed_domains
+from postroom.config.rules import allowed_domains, carries_provider_keys
 from postroom.config.structs import Agent, From
 from postroom.decode import MAX_FAULTS, Fault, join
 from postroom.errors import Code, RefusedError
 from postroom.files import looks, name_problem, type_problem
 from postroom.headers import check_headers
-from postroom.message import Address, Attachment, Content
+from postroom.ledger.files import StoredFile
+from postroom.message import Address, AttachmentRef, Content
 from postroom.templates import RenderError, Template, TemplateSet
 from postroom.text import find_forbidden, find_forbidden_in_body
 from service.schema import (
@@ -27,15 +30,25 @@ from service.schema import (
 
 MAX_FILE_BYTES = 10_000_000
 MAX_FILES_BYTES = 15_000_000
+OPAQUE = "application/octet-stream"
+NO_FILES: Mapping[str, StoredFile] = MappingProxyType({})
 _METADATA_KEY = re.compile(r"[A-Za-z0-9_.-]{1,64}\Z")
 
 
 class Checked:
     """Collects the checked parts of one request and everything that is wrong with it."""
 
-    def __init__(self, decoded: Decoded, agent: Agent, templates: TemplateSet) -> None:
+    def __init__(
+        self,
+        decoded: Decoded,
+        agent: Agent,
+        templates: TemplateSet,
+        files: Mapping[str, StoredFile] = NO_FILES,
+    ) -> None:
+        """`files` are the cached files that the request names and its caller has."""
         request = decoded.request
         self._decoded = decoded
+        self._files = files
         self.faults: list[Fault] = list(decoded.faults)
         self._codes: set[Code] = {Code.INVALID_REQUEST} if decoded.faults else set()
         self.to = self._mailboxes("/to", request.to)
@@ -46,7 +59,7 @@ class Checked:
         self.sender = self._sender(request.from_, agent)
         self.template = self._template(request, templates)
         self.content = self._content(request.content)
-        self.attachments = self._attachments(request.attachments)
+        self.attachments, self.blobs = self._attachments(request.attachments, agent)
         self._add(check_headers(request.headers))
         self._check_metadata(request.metadata)
         self._check_choice(request)
@@ -145,26 +158,62 @@ class Checked:
                 self._say(f"/content/{name}", f"holds {forbidden}")
         return Content(given.subject, given.text, given.html)
 
-    def _attachments(self, given: tuple[GivenAttachment, ...]) -> tuple[Attachment, ...]:
-        files = []
+    def _attachments(
+        self, given: tuple[GivenAttachment, ...], agent: Agent
+    ) -> tuple[tuple[AttachmentRef, ...], tuple[bytes, ...]]:
+        """Return what is attached, and the bytes of what lies in no cache."""
+        refs, blobs = [], []
         for index, attachment in enumerate(given):
             pointer = f"/attachments/{index}"
-            data = _decode_base64(attachment.content)
-            if data is None:
-                self._say(f"{pointer}/content", "is not base64")
-            elif not 0 < len(data) <= MAX_FILE_BYTES:
-                self._say(f"{pointer}/content", f"must hold 1 to {MAX_FILE_BYTES} bytes")
             if problem := name_problem(attachment.name):
                 self._say(f"{pointer}/name", problem)
-            if problem := type_problem(attachment.content_type):
+            if attachment.content_type is not None and (problem := type_problem(attachment.content_type)):
                 self._say(f"{pointer}/content_type", problem)
-            files.append(Attachment(attachment.name, attachment.content_type, data or b"", attachment.cid))
-        if sum(len(file.data) for file in files) > MAX_FILES_BYTES:
+            ref, data = self._attachment(pointer, attachment, agent)
+            refs.append(ref)
+            if data is not None:
+                blobs.append(data)
+        if sum(ref.size for ref in refs) > MAX_FILES_BYTES:
             self._say("/attachments", f"may hold {MAX_FILES_BYTES} bytes together")
-        cids = [file.cid for file in files if file.cid]
+        cids = [ref.cid for ref in refs if ref.cid]
         if len(cids) != len(set(cids)):
             self._say("/attachments", "use a cid more than once")
-        return tuple(files)
+        return tuple(refs), tuple(blobs)
+
+    def _attachment(
+        self, pointer: str, given: GivenAttachment, agent: Agent
+    ) -> tuple[AttachmentRef, bytes | None]:
+        name, kind, cid = given.name, given.content_type, given.cid
+        if sum(part is not None for part in (given.content, given.file, given.provider_key)) != 1:
+            self._say(pointer, "needs exactly one of content, file and provider_key")
+        elif given.file is not None:
+            stored = self._files.get(given.file)
+            if stored is None:
+                self._say(f"{pointer}/file", "is no file of this caller, or its lifetime is over")
+            else:
+                return AttachmentRef(
+                    name, kind or stored.content_type, stored.size, cid, file=stored.id
+                ), None
+        elif given.provider_key is not None:
+            if not carries_provider_keys(agent):
+                self._say(f"{pointer}/provider_key", "no channel of this agent can name a provider's file")
+            if not name.isascii() or set(name) & {",", ":"}:
+                self._say(f"{pointer}/name", "must be ASCII without ',' and ':' beside a provider_key")
+            return AttachmentRef(name, kind or OPAQUE, 0, cid, provider_key=given.provider_key), None
+        elif given.content is not None:
+            if kind is None:
+                self._say(f"{pointer}/content_type", "required beside content, but missing")
+            data = self._decoded_content(pointer, given.content)
+            return AttachmentRef(name, kind or OPAQUE, len(data), cid), data
+        return AttachmentRef(name, OPAQUE, 0, cid), None
+
+    def _decoded_content(self, pointer: str, content: str) -> bytes:
+        data = _decode_base64(content)
+        if data is None:
+            self._say(f"{pointer}/content", "is not base64")
+        elif not 0 < len(data) <= MAX_FILE_BYTES:
+            self._say(f"{pointer}/content", f"must hold 1 to {MAX_FILE_BYTES} bytes")
+        return data or b""
 
     def _check_metadata(self, metadata: dict[str, str]) -> None:
         for key, value in metadata.items():

@@ -18,9 +18,11 @@ from postroom.ledger.clients import connection_maker, end_tasks, reading_client
 from postroom.ledger.delivery import Ended
 from postroom.ledger.digests import Digests
 from postroom.ledger.errors import LedgerUnavailableError, LedgerUnconfirmedError
+from postroom.ledger.files import Files
 from postroom.ledger.keys import agent_of
 from postroom.ledger.pipe import ScriptPipe
 from postroom.ledger.reading import Reading
+from postroom.ledger.record import Record
 from postroom.ledger.resolved import Resolved
 from postroom.ledger.watch import FULL_SHARE, Watch
 from postroom.library import publish_templates
@@ -31,6 +33,7 @@ from postroom.templates import TemplateSet
 from service.accept import Accepted, AcceptMessage, storage_full, unavailable
 from service.auth import Identity
 from service.schema import Decoded
+from service.upload import KeepFile
 
 ACCEPT_SECONDS = 2.0
 LOOK_SECONDS = 0.25
@@ -74,7 +77,9 @@ class Desk:
             content_ms=milliseconds(retention.content),
             message_ms=milliseconds(retention.message),
         )
-        self._accept = AcceptMessage(templates, self._acceptance, self.digests, self.ring)
+        files = Files(*self._pipes)
+        self.keep_file = KeepFile(files, config.files)
+        self._accept = AcceptMessage(templates, self._acceptance, files, self.digests, self.ring)
         self.cancel = self._acceptance.cancel
 
     async def accept(self, identity: Identity, decoded: Decoded, origin: Origin) -> Accepted:
@@ -97,17 +102,21 @@ class Desk:
         if self._refusal is not None:
             raise self._refusal
 
+    def account_file(self, caller: str, *, size: int, new: bool, request_id: str) -> None:
+        """Count and log an upload."""
+        self.metrics.files.labels(caller, "kept" if new else "known").inc()
+        self._log.info("file.kept", request_id=request_id, caller=caller, size=size, new=new)
+
     def account(self, accepted: Accepted, origin: Origin) -> None:
         """Count and log an acceptance."""
+        if accepted.created is None:
+            self._account_replay(accepted.record, origin)
+            return
         offer = accepted.offer
+        assert offer is not None
         log = self._log.bind(
             request_id=origin.request_id, trace_id=origin.trace_id, caller=offer.caller, agent=offer.agent
         )
-        if accepted.created is None:
-            assert accepted.record is not None
-            self.metrics.replays.labels(offer.caller, "replay").inc()
-            log.info("message.replayed", message_id=accepted.record.id, client_ref=offer.client_ref)
-            return
         self.metrics.accepted.labels(offer.caller, offer.agent, offer.priority).inc()
         log.info(
             "message.accepted",
@@ -128,6 +137,19 @@ class Desk:
                 age_ms=ended.age_ms,
                 superseded_by=offer.id,
             )
+
+    def _account_replay(self, record: Record | None, origin: Origin) -> None:
+        assert record is not None
+        self.metrics.replays.labels(record.caller, "replay").inc()
+        self._log.info(
+            "message.replayed",
+            request_id=origin.request_id,
+            trace_id=origin.trace_id,
+            caller=record.caller,
+            agent=record.agent,
+            message_id=record.id,
+            client_ref=record.client_ref,
+        )
 
     def _account_braked(self, offer: Offer, *, first: bool) -> None:
         self.metrics.storm_braked.labels(offer.agent).inc()

@@ -12,7 +12,7 @@ import msgspec
 from postroom import __version__
 from service.problem import CONTENT_TYPE, STATUS, Problem
 from service.schema import MessageRequest
-from service.view import AcceptedView, MessageList, MessageView, WhyView
+from service.view import AcceptedView, FileView, MessageList, MessageView, WhyView
 
 REF = "#/components/schemas/{name}"
 EXAMPLE = {
@@ -34,7 +34,7 @@ EXAMPLE = {
 @cache
 def openapi_document() -> dict[str, Any]:
     """Return the document."""
-    kinds = [MessageRequest, AcceptedView, MessageView, WhyView, MessageList, Problem]
+    kinds = [MessageRequest, AcceptedView, MessageView, WhyView, MessageList, FileView, Problem]
     _, schemas = msgspec.json.schema_components(kinds, ref_template=REF)
     for schema in schemas.values():
         _clean(schema)
@@ -79,6 +79,7 @@ def _clean(schema: Any) -> None:
 def _paths() -> dict[str, Any]:
     return {
         "/v1/messages": {"post": _send(), "get": _find()},
+        "/v1/files": {"post": _upload()},
         "/v1/messages/{message_id}": {"get": _show()},
         "/v1/messages/{message_id}/why": {"get": _why()},
         "/v1/messages/{message_id}/cancel": {"post": _cancel()},
@@ -131,6 +132,32 @@ def _send() -> dict[str, Any]:
             "202": {**_json("Recorded; an attempt is owed.", "AcceptedView"), "headers": replayed},
             "200": {**_json("This ref was accepted before.", "AcceptedView"), "headers": replayed},
             **_problems(400, 401, 403, 408, 409, 413, 415, 422, 429, 500, 503),
+        },
+    }
+
+
+def _upload() -> dict[str, Any]:
+    binary = {"schema": {"type": "string", "format": "binary"}}
+    return {
+        "operationId": "uploadFile",
+        "summary": "Keep a file for many messages",
+        "description": "The body is the file itself, Content-Type its own. The same bytes of the same type are one "
+        "file, kept once; its key goes as `file` into the attachments of any message of this caller. Messages that "
+        "use it keep it as long as they need it.",
+        "parameters": [
+            {
+                "name": "lifetime",
+                "in": "query",
+                "required": False,
+                "schema": {"type": "integer", "minimum": 60},
+                "description": "Seconds for which new messages may use it; sent again, it is only ever made longer.",
+            }
+        ],
+        "requestBody": {"required": True, "content": {"application/pdf": binary, "*/*": binary}},
+        "responses": {
+            "201": _json("Kept.", "FileView"),
+            "200": _json("The same bytes were kept already.", "FileView"),
+            **_problems(400, 401, 403, 408, 413, 415, 422, 429, 500, 503),
         },
     }
 

@@ -24,7 +24,7 @@ STATUS: dict[Code, tuple[int, str]] = {
     Code.CONFLICT: (409, "The client_ref names another request"),
     Code.TOO_LATE: (409, "The message cannot be cancelled any more"),
     Code.TOO_LARGE: (413, "The request is too large"),
-    Code.UNSUPPORTED_MEDIA_TYPE: (415, "The body must be application/json in UTF-8"),
+    Code.UNSUPPORTED_MEDIA_TYPE: (415, "The media type is not taken here"),
     Code.INVALID_REQUEST: (422, "The request has faults"),
     Code.UNKNOWN_TEMPLATE: (422, "There is no such template"),
     Code.INVALID_VARIABLES: (422, "The template's variables have faults"),

@@ -23,6 +23,7 @@ from service.view import (
     MessageList,
     view_accepted,
     view_created,
+    view_file,
     view_message,
     view_why,
 )
@@ -65,6 +66,23 @@ async def send_message(request: AnyRequest) -> Response[bytes]:
         "idempotent-replayed": "true" if replayed else "false",
     }
     return Response(_encode(view), status_code=200 if replayed else 202, media_type=JSON, headers=headers)
+
+
+@post("/v1/files", status_code=201)
+async def upload_file(request: AnyRequest) -> Response[bytes]:
+    """Keep a file for use in any number of messages: 201 where it is new, 200 where the same bytes are kept already."""
+    identity = _identity(request, "send")
+    desk = _desk(request)
+    lifetimes = request.query_params.getall("lifetime", [])
+    if set(request.query_params) - {"lifetime"} or len(lifetimes) > 1:
+        raise RefusedError(Code.BAD_REQUEST, "The only query parameter is one lifetime, in seconds.")
+    desk.check_room()
+    kinds = request.headers.getall("content-type", [])
+    kind = kinds[0].strip() if len(kinds) == 1 else ""
+    lifetime = lifetimes[0] if lifetimes else None
+    file, new = await desk.keep_file(identity.name, kind, await request.body(), lifetime)
+    desk.account_file(identity.name, size=file.size, new=new, request_id=request.scope["state"]["request_id"])
+    return Response(_encode(view_file(file)), status_code=201 if new else 200, media_type=JSON)
 
 
 @get("/v1/messages/{message_id:str}")
@@ -165,6 +183,7 @@ def docs() -> Response[str]:
 
 ROUTES = [
     send_message,
+    upload_file,
     get_message,
     explain_message,
     find_messages,
@@ -233,4 +252,5 @@ async def _view_accepted(desk: Desk, identity: Identity, accepted: Accepted) -> 
         agent = identity.config.agents.get(accepted.record.agent)
         return AcceptedView(**view_accepted(stored, agent, desk.retention))
     assert accepted.created is not None
+    assert accepted.offer is not None
     return view_created(accepted.offer, accepted.created, identity.config.agents.get(accepted.offer.agent))

@@ -71,11 +71,40 @@ class GivenContent(_Body, frozen=True, kw_only=True):
 
 
 class GivenAttachment(_Body, frozen=True, kw_only=True):
-    """A file: its bytes in base64. With `cid` the html can show it."""
+    """A file: its bytes in base64 as `content`, or the key of an upload as `file`, or what the provider calls it.
+
+    Exactly one of the three. With `cid` the html can show it.
+    """
 
     name: Annotated[str, Meta(min_length=1, max_length=150)]
-    content_type: Annotated[str, Meta(max_length=127)]
-    content: str
+    content_type: (
+        Annotated[
+            str,
+            Meta(
+                max_length=127,
+                description="Required beside `content`; else the upload's own, or the provider's.",
+            ),
+        ]
+        | None
+    ) = None
+    content: str | None = None
+    file: (
+        Annotated[
+            str,
+            Meta(min_length=1, max_length=64, description="A key that `POST /v1/files` gave this caller."),
+        ]
+        | None
+    ) = None
+    provider_key: (
+        Annotated[
+            str,
+            Meta(
+                pattern=r"^[!-+\--9;-~]{1,256}\Z",
+                description="The key of a file that was uploaded in the provider's own console.",
+            ),
+        ]
+        | None
+    ) = None
     cid: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,100}\Z")] | None = None
 
 

@@ -9,9 +9,19 @@ from postroom.config.units import milliseconds
 from postroom.due import next_attempt
 from postroom.explain import Reason, explain, is_superseded, moment, state_sentence, storm_reason
 from postroom.ledger.accept import Created, Offer
+from postroom.ledger.files import StoredFile
 from postroom.ledger.reading import StoredMessage
 from postroom.ledger.record import Attempt, RecipientRecord, Record
 from postroom.states import State
+
+
+class FileView(Struct, frozen=True):
+    """A file of the cache. `key` goes into a message's attachments as `file`, until `expires_at`."""
+
+    key: str
+    content_type: str
+    size: int
+    expires_at: str
 
 
 class RecipientReason(Struct, frozen=True):
@@ -206,3 +216,8 @@ def _view_attempt(attempt: Attempt) -> AttemptView:
         enhanced_code=attempt.enhanced_code,
         ms=attempt.ms,
     )
+
+
+def view_file(file: StoredFile) -> FileView:
+    """Show a file of the cache."""
+    return FileView(file.id, file.content_type, file.size, moment(file.until) or "")

@@ -115,6 +115,8 @@ class FakeZepto:
         remark: str = "a remark of the provider",
     ) -> None:
         self.accepted: list[Accepted] = []
+        self.files: dict[str, tuple[str, str, bytes]] = {}  # the file cache: name, type and bytes by key
+        self.uploads = 0
         self.requests = 0
         self.hanging = asyncio.Event()
         self.broken: list[str] = []  # what no client may do
@@ -161,11 +163,13 @@ class FakeZepto:
         raw = await request.content.read()
         if (request.method, request.path) == ("GET", "/accepted"):
             return web.json_response([one.body for one in self.accepted])
+        if "Cookie" in request.headers:
+            self.broken.append("a client sent cookies back")
+        if (request.method, request.path) == ("POST", "/v1.1/files"):
+            return self._take_file(request, raw)
         if (request.method, request.path) != ("POST", "/v1.1/email"):
             return self._respond(404, b"<html>no such page</html>")
         self.requests += 1
-        if "Cookie" in request.headers:
-            self.broken.append("a client sent cookies back")
         script = self._scripts.popleft() if self._scripts else Script(accept=True)
         try:
             body = self._judge(request, raw)
@@ -176,6 +180,20 @@ class FakeZepto:
         if script.accept:
             self.accepted.append(Accepted(identity, body, request.headers.copy()))
         return await self._play(script, request, identity)
+
+    def _take_file(self, request: web.BaseRequest, raw: bytes) -> web.Response:
+        """Keep a file under a new key, as the real one does even for bytes it has already."""
+        try:
+            self._check_token(request)
+            name = request.query.get("name", "")
+            check_upload(name, raw)
+        except RefusalError as no:
+            return self._respond(no.status, error(no.group, no.detail, remark=self._remark, **no.more))
+        self.uploads += 1
+        key = f"{uuid.uuid4().hex[:12]}.h1.{uuid.uuid4()}"
+        self.files[key] = (name, request.content_type, raw)
+        data = [{"code": "fm_101", "message": self._remark, "additional_info": []}]
+        return self._respond(201, {"file_cache_key": key, "data": data, "message": "OK", "object": "file"})
 
     async def _play(self, script: Script, request: web.BaseRequest, identity: str) -> web.StreamResponse:
         await asyncio.sleep(script.delay)
@@ -208,9 +226,7 @@ class FakeZepto:
         Raises:
             RefusalError: it would not.
         """
-        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-        if scheme.lower() != "zoho-enczapikey" or token != self._token:
-            raise RefusalError(401, "TM_4001", "SERR_157")
+        self._check_token(request)
         try:
             body = json.loads(raw)
         except ValueError:
@@ -220,7 +236,19 @@ class FakeZepto:
         check_shape(body)
         check_limits(body, len(raw))
         self._check_addresses(body)
+        self._check_keys(body)
         return body
+
+    def _check_token(self, request: web.BaseRequest) -> None:
+        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+        if scheme.lower() != "zoho-enczapikey" or token != self._token:
+            raise RefusalError(401, "TM_4001", "SERR_157")
+
+    def _check_keys(self, body: dict[str, Any]) -> None:
+        for kind in ("attachments", "inline_images"):
+            keys = [file["file_cache_key"] for file in body.get(kind, []) if "file_cache_key" in file]
+            if any(key not in self.files for key in keys):
+                raise RefusalError(422, "TM_3501", "UE_106", target=kind)
 
     def _check_addresses(self, body: dict[str, Any]) -> None:
         found = {kind: [one["email_address"] for one in body.get(kind, [])] for kind in ("to", "cc", "bcc")}
@@ -241,6 +269,14 @@ class FakeZepto:
 
     def _is_bad(self, address: str) -> bool:
         return address in self._bad_addresses or ADDRESS.fullmatch(address) is None
+
+
+def check_upload(name: str, raw: bytes) -> None:
+    """Refuse a file without bytes, without a name, or of a forbidden kind."""
+    if not raw or not name:
+        raise RefusalError(400, "TM_3301")
+    if name.rpartition(".")[2].lower() in BLOCKED:
+        raise RefusalError(400, "TM_3501")
 
 
 def check_shape(body: object) -> None:
@@ -283,6 +319,9 @@ def check_files(body: dict[str, Any]) -> None:
     """Refuse attachments that lack something, are no base64, or are of a forbidden kind."""
     for kind, name in (("attachments", "name"), ("inline_images", "cid")):
         for file in typed(body.get(kind, []), list, kind):
+            if isinstance(file, dict) and "file_cache_key" in file:
+                closed(file, (name, "file_cache_key"), mandatory=(name, "file_cache_key"))
+                continue
             closed(file, (name, "mime_type", "content"), mandatory=(name, "mime_type", "content"))
             try:
                 b64decode(file["content"], validate=True)

@@ -6,7 +6,7 @@ else decides: the fence is lost, the ledger is away, or the mail cannot be made.
 
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import msgspec
 from msgspec import Struct
@@ -16,9 +16,10 @@ from postroom.compose import ComposeError
 from postroom.failpoint import reach
 from postroom.ledger.delivery import Claimed, Delivery, Finish, Pace
 from postroom.ledger.errors import LedgerError
+from postroom.ledger.files import FileContents
 from postroom.ledger.reading import Reading
 from postroom.library import Library, UnknownTemplateError
-from postroom.message import Attachment, Content, Mail, Payload
+from postroom.message import Attachment, AttachmentRef, Content, Mail, Payload
 from postroom.outcome import (
     Ambiguous,
     Answer,
@@ -64,12 +65,18 @@ class Attempt:
     """Makes attempts over one agent's channel."""
 
     def __init__(
-        self, delivery: Delivery, reading: Reading, library: Library, log: FilteringBoundLogger
+        self,
+        delivery: Delivery,
+        reading: Reading,
+        library: Library,
+        files: FileContents,
+        log: FilteringBoundLogger,
     ) -> None:
         self._log = log
         self._delivery = delivery
         self._reading = reading
         self._library = library
+        self._files = files
 
     async def __call__(
         self, claimed: Claimed, way: Way, bounce_address: str | None, pace: Pace, stages: Stages
@@ -137,13 +144,19 @@ class Attempt:
     async def _attachments(self, claimed: Claimed, payload: Payload) -> tuple[Attachment, ...]:
         if not payload.attachments:
             return ()
-        blobs = await self._reading.blobs(claimed.id, len(payload.attachments))
-        if None in blobs:
+        own = sum(not (ref.file or ref.provider_key) for ref in payload.attachments)
+        blobs = iter(await self._reading.blobs(claimed.id, own))
+        return tuple([await self._attachment(ref, blobs) for ref in payload.attachments])
+
+    async def _attachment(self, ref: AttachmentRef, blobs: Iterator[bytes | None]) -> Attachment:
+        if ref.provider_key:
+            return Attachment(ref.name, ref.content_type, b"", ref.cid, provider_key=ref.provider_key)
+        found = await self._files.lines(ref.file) if ref.file else next(blobs)
+        if found is None:
             raise _UnreadableError
-        return tuple(
-            Attachment(ref.name, ref.content_type, data or b"", ref.cid)
-            for ref, data in zip(payload.attachments, blobs, strict=True)
-        )
+        if ref.file:
+            return Attachment(ref.name, ref.content_type, b"", ref.cid, file=ref.file, encoded=found)
+        return Attachment(ref.name, ref.content_type, found, ref.cid)
 
 
 class _UnreadableError(Exception):

@@ -20,6 +20,7 @@ RENEW_SHARE = 0.2  # of the lease: one renewal may fail before a lane is lost, t
 RENEWED_AT_ONCE = 64  # agents; their calls travel together
 SWEEPER = "pr:sweeper"
 EXPIRE_SECONDS = 1.0
+COLLECT_SECONDS = 30.0
 UNKNOWN_SECONDS = 60.0
 EXPIRE_MOST = 500  # messages of a partition that are looked at in that time
 
@@ -73,7 +74,7 @@ class Sweep:
         self._heart = heart
         self._me = f"{socket.gethostname()}:{os.getpid()}"
         self._cursors = [Cursor()] * PARTITIONS
-        self._expired_at = 0.0
+        self._expired_at = self._collected_at = 0.0
         self._rung: dict[str, float] = {}
 
     async def keep_sweeping(self) -> None:
@@ -110,6 +111,9 @@ class Sweep:
         if time.monotonic() - self._expired_at >= EXPIRE_SECONDS:
             self._expired_at = time.monotonic()
             await self._expire()
+        if time.monotonic() - self._collected_at >= COLLECT_SECONDS:
+            self._collected_at = time.monotonic()
+            await self._delivery.collect_files(self._client)
 
     def _is_unknown(self, agent: str) -> bool:
         """True for one not configured here; now and then it is rung for all the same, for others may know it."""

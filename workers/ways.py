@@ -49,7 +49,9 @@ class Ways:
         self._name = name
         self._connections = agent.connections
         self._breaker = breaker
-        self._channels: tuple[Channel, ...] = open_channels(agent)
+        self._channels: tuple[Channel, ...] = open_channels(
+            agent, lambda channel: reading.provider_keys(name, channel)
+        )
         self._delivery = delivery
         self._reading = reading
         self._notes = notes

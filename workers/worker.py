@@ -19,6 +19,7 @@ from postroom.ledger.changes import Journal, Notes
 from postroom.ledger.clients import connection_maker, end_tasks, reading_client
 from postroom.ledger.delivery import Delivery
 from postroom.ledger.errors import LedgerUnavailableError
+from postroom.ledger.files import FileContents
 from postroom.ledger.pipe import ScriptPipe
 from postroom.ledger.reading import Reading
 from postroom.ledger.watch import Watch
@@ -39,6 +40,7 @@ PIPE_SECONDS = 5.0
 DRAIN_SECONDS = 130.0
 FLUSH_SECONDS = 10.0
 PUBLISH_SECONDS = 5.0
+FILES_BYTES = 64 * 1024 * 1024  # of cached files that a worker keeps in memory
 RESTART_PAUSES = (0.1, 0.5, 1.0)  # nobody fetches rounds meanwhile
 
 
@@ -98,7 +100,8 @@ class WorkerProcess:
             message_ms=milliseconds(config.retention.message),
         )
         reading = Reading(client)
-        attempt = Attempt(delivery, reading, Library(self._templates, client), self._log)
+        library, files = Library(self._templates, client), FileContents(client, FILES_BYTES)
+        attempt = Attempt(delivery, reading, library, files, self._log)
         # Its own client: a read that waits for a ring must not have the time limit of the others.
         bell = Bell(reading_client(config.redis.url, timeout=None))
         notes = Notes(Journal(client), self._log)

@@ -29,6 +29,8 @@ def is_inline(attachment: Attachment) -> bool:
 def attachment_part(attachment: Attachment, disposition: str) -> Entity:
     """Make the part of an attachment. `disposition` is `attachment` or `inline` (RFC 2183)."""
     require_line(attachment.name, "a file name")
+    if attachment.provider_key:
+        raise ComposeError("only its provider has the bytes of an attachment")
     fields = [
         (
             "Content-Type",
@@ -41,7 +43,7 @@ def attachment_part(attachment: Attachment, disposition: str) -> Entity:
         if not is_cid(attachment.cid):
             raise ComposeError("a cid is not a plain name")
         fields.append(("Content-ID", f"Content-ID: <{attachment.cid}>\n"))
-    return Entity(tuple(fields), base64_lines(attachment.data))
+    return Entity(tuple(fields), attachment.encoded or base64_lines(attachment.data))
 
 
 def _content_type(attachment: Attachment) -> str:

@@ -8,7 +8,7 @@ from msgspec import Struct
 from postroom.config.structs import Agent, ChannelConfig, Config
 
 # What a process opens and starts once: a change of these waits for its restart.
-FIXED_SECTIONS = ("environment", "redis", "retention", "templates", "worker")
+FIXED_SECTIONS = ("environment", "redis", "retention", "files", "templates", "worker")
 
 
 class Change(Struct, frozen=True):

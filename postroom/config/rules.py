@@ -1,6 +1,7 @@
 """What a configuration must fulfil beyond its types, and what it is warned about."""
 
 import ipaddress
+import re
 import zoneinfo
 from collections.abc import Collection, Iterator
 from datetime import datetime
@@ -66,6 +67,11 @@ def _duration_faults(config: Config) -> Iterator[Fault]:
             yield Fault(pointer, f"must be at least {round(least * 1000)}ms")
     if seconds(config.retention.message) < seconds(config.retention.content):
         yield Fault("/retention/message", "must not be shorter than retention.content")
+    if seconds(config.files.longest) < seconds(config.files.lifetime):
+        yield Fault("/files/longest", "must not be shorter than files.lifetime")
+    for index, kind in enumerate(config.files.types):
+        if not re.fullmatch(r"[a-z0-9.+-]+/(\*|[a-z0-9.+-]+)", kind):
+            yield Fault(f"/files/types/{index}", "is not of the form type/subtype or type/*, in lower case")
     if seconds(config.breaker.longest) < seconds(config.breaker.shortest):
         yield Fault("/breaker/longest", "must not be shorter than breaker.shortest")
     for name, agent in config.agents.items():
@@ -90,6 +96,8 @@ def _agent_faults(name: str, agent: Agent) -> Iterator[Fault]:
         yield from _channel_faults(f"{at}/channels/{index}", channel)
         if isinstance(channel, SmtpChannel) and (text := _username_problem(agent, channel)):
             yield Fault(f"{at}/channels/{index}/username", text)
+        if isinstance(channel, SmtpChannel) and (text := _file_cache_problem(agent, channel)):
+            yield Fault(f"{at}/channels/{index}/file_cache", text)
 
 
 def _sender_faults(at: str, agent: Agent) -> Iterator[Fault]:
@@ -131,6 +139,15 @@ def _username_problem(agent: Agent, channel: SmtpChannel) -> str | None:
     return None
 
 
+def _file_cache_problem(agent: Agent, channel: SmtpChannel) -> str | None:
+    if channel.file_cache is None:
+        return None
+    if not channel.is_zeptomail:
+        return "only ZeptoMail's relay can name files of a cache"
+    names = {other.name for other in agent.channels if isinstance(other, ZeptomailChannel)}
+    return None if channel.file_cache in names else 'is no channel of this agent with kind = "zeptomail"'
+
+
 def _smtp_faults(at: str, channel: SmtpChannel) -> Iterator[Fault]:
     right = CROSSED.get((channel.port, channel.tls))
     if right:
@@ -169,10 +186,14 @@ def _token_faults(at: str, token: Token) -> Iterator[Fault]:
 
 
 def _agent_warnings(at: str, agent: Agent) -> Iterator[Fault]:
-    zeptomail = any(isinstance(c, ZeptomailChannel) or c.is_zeptomail for c in agent.channels)
-    if zeptomail and agent.bounce_address is None:
+    if carries_provider_keys(agent) and agent.bounce_address is None:
         text = "is not set: ZeptoMail would use an address of its own, and bounces would not reach you"
         yield Fault(f"{at}/bounce_address", text)
+
+
+def carries_provider_keys(agent: Agent) -> bool:
+    """True where some channel of the agent can name a file that only the provider has."""
+    return any(isinstance(c, ZeptomailChannel) or c.is_zeptomail for c in agent.channels)
 
 
 def allowed_domains(agent: Agent) -> frozenset[str]:

@@ -35,6 +35,9 @@ class SmtpChannel(Strict, frozen=True, tag="smtp", tag_field="kind"):
     provider: Literal["zeptomail", "ses", "generic"] | None = None  # unset: told from the host
     messages_per_connection: Annotated[int, Meta(ge=1, le=100_000)] = 1000
     idle: Duration = "30s"  # a connection without work for so long is used no more
+    file_cache: Name | None = (
+        None  # the channel of kind `zeptomail` whose mail agent's file cache it may name
+    )
 
     @property
     def dialect(self) -> str:
@@ -139,6 +142,15 @@ class Retention(Strict, frozen=True):
     message: Duration = "72h"
 
 
+class Files(Strict, frozen=True):
+    """The file cache: what `POST /v1/files` takes, and for how long."""
+
+    largest: Annotated[int, Meta(ge=1, le=15_000_000)] = 10_000_000  # bytes
+    lifetime: Duration = "24h"  # how long new messages may use a file, unless its upload says otherwise
+    longest: Duration = "30d"  # the longest an upload may ask for
+    types: tuple[str, ...] = ()  # `type/subtype` or `type/*`; empty: whatever may be attached
+
+
 class Templates(Strict, frozen=True):
     """Where the templates lie; a relative folder is taken from the configuration file's own."""
 
@@ -172,6 +184,7 @@ class Config(Strict, frozen=True):
     environment: Annotated[str, Meta(pattern=r"^[a-z][a-z0-9-]{0,31}\Z")] = "production"
     redis: Redis = Redis()
     retention: Retention = Retention()
+    files: Files = Files()
     templates: Templates = Templates()
     worker: Worker = Worker()
     breaker: Breaker = Breaker()

@@ -141,6 +141,29 @@ class Acceptance:
         )
         return _read_reply(reply, offer.agent)
 
+    async def find(self, agent: str, ref: str) -> Exists | None:
+        """Return what is recorded under a ref, and record nothing.
+
+        Raises:
+            LedgerUnavailableError, LedgerUnconfirmedError, LedgerFullError: it is not known.
+        """
+        place = place_of(agent)
+        # A message wanted long ago is one the script cannot begin; it looks the ref up before it says so.
+        long_ago = (b"", b"", -1, 0, 0, "", 0, 0, PRIORITY_LETTERS["normal"], 0, "", "", 0)
+        reply = await self._pipe.call(
+            "accept",
+            place.agenda,
+            place.prefix,
+            agent,
+            self._content_ms,
+            self._message_ms,
+            ref,
+            "",
+            *long_ago,
+        )
+        found = _read_reply(reply, agent)
+        return found if isinstance(found, Exists) else None
+
     async def cancel(self, message_id: str) -> Resolved | None:
         """End a message before its commit mark; return its state and whether this call ended it.
 
@@ -192,6 +215,11 @@ def _record_fields(offer: Offer) -> list[Any]:
         fields += ["t", f"{payload.template.name}@{payload.template.version}"]
     if offer.blobs:
         fields += ["bl", len(offer.blobs)]
+    files = payload.files
+    for index, file in enumerate(files):
+        fields += [f"fi{index}", file]
+    if files:
+        fields += ["fh", len(files)]  # the last one: the script looks for it there
     return fields
 
 

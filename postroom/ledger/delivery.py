@@ -5,8 +5,10 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from msgspec import Struct
+from redis.asyncio import Redis
 
 from postroom.ledger.codec import decode_payload
+from postroom.ledger.files import collect_files
 from postroom.ledger.keys import PARTITIONS, agent_of, place_of, place_of_partition
 from postroom.ledger.pipe import ScriptPipe
 from postroom.message import Payload
@@ -257,6 +259,10 @@ class Delivery:
         flat = [part for id_, fence in held for part in (id_, fence, int(id_ == behind))]
         given, ring = await self._call("release", agent, lane, pace.interval_us, *flat)
         return given, bool(ring)
+
+    async def collect_files(self, client: Redis) -> int:
+        """Drop cached files that are over and that no message needs (`postroom.ledger.files`)."""
+        return await collect_files(self._pipe, client)
 
     async def sweep(self, partition: int) -> list[str]:
         """Return the agents of a partition that have mail due and nobody awake."""

@@ -58,6 +58,27 @@ def blob_key(message_id: str, index: int) -> str:
     return f"{place_of(agent_of(message_id)).prefix}b:{message_id}:{index}"
 
 
+def place_of_file(file: str) -> Place:
+    """Return the prefix of a cached file's slot, and the set of the slot's files by when to look at them."""
+    return place_of_file_slot(binascii.crc_hqx(file.encode(), 0) % PARTITIONS)
+
+
+def place_of_file_slot(number: int) -> Place:
+    """Return the prefix and the set of one of the files' slots; they are not those of agents' partitions."""
+    prefix = f"pr:{{f{number:02d}}}:"
+    return Place(prefix, prefix + "look")
+
+
+def file_key(file: str) -> str:
+    """Key of a cached file, a hash."""
+    return f"{place_of_file(file).prefix}f:{file}"
+
+
+def provider_key(agent: str, channel: str, file: str) -> str:
+    """Key of the name by which a channel's provider knows a cached file."""
+    return f"{place_of(agent).prefix}pk:{agent}:{channel}:{file}"
+
+
 def ref_key(agent: str, ref: str) -> str:
     """Key of a `client_ref`'s entry; `ref` is its keyed digest (`postroom.ledger.digests`)."""
     return f"{place_of(agent).prefix}r:{ref}"

@@ -9,6 +9,7 @@ from redis.exceptions import RedisError
 from postroom.ledger import keys
 from postroom.ledger.codec import decode_payload
 from postroom.ledger.errors import LedgerUnavailableError
+from postroom.ledger.files import ProviderKeys
 from postroom.ledger.record import Record, read_record
 from postroom.ledger.standing import Standing, read_standing
 from postroom.message import Payload
@@ -93,6 +94,10 @@ class Reading:
             return list(await self._client.mget(names)) if names else []
         except (RedisError, OSError) as error:
             raise LedgerUnavailableError("cannot reach Redis") from error
+
+    def provider_keys(self, agent: str, channel: str) -> ProviderKeys:
+        """Return what a channel's provider calls its copies of cached files: only a cache beside the ledger."""
+        return ProviderKeys(self._client, agent, channel)
 
     async def standing(self, agent: str) -> Standing:
         """Return what stands over an agent."""

@@ -30,6 +30,10 @@ NAMES = (
     "resolve",
     "balance",
     "inspect",
+    "keep_file",
+    "touch_file",
+    "held_files",
+    "drop_files",
 )
 
 

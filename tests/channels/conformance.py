@@ -15,12 +15,15 @@ in `check_promises` have no exceptions.
 import asyncio
 import os
 import signal
+from base64 import b64decode
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol
 
+import msgspec
 import pytest
 from msgspec import Struct
 
+from postroom.compose.body import base64_lines
 from postroom.message import Address, Attachment, Content, Mail
 from postroom.outcome import (
     Ambiguous,
@@ -143,6 +146,15 @@ MAILS: dict[str, Mail] = {
     ),
 }
 
+PDF = b"%PDF-1.7\n" + bytes(range(256)) * 40
+MAILS["cached"] = msgspec.structs.replace(
+    MAILS["attachment"],
+    id="orders-01JD8X0000000000000000004",
+    attachments=(
+        Attachment("price list.pdf", "application/pdf", b"", file="a-cached-file", encoded=base64_lines(PDF)),
+    ),
+)
+
 ONE_SENT = Expected((Sent,), 1, 1)
 SCENARIOS: dict[str, Scenario] = {
     "accepted": Scenario("an accepted mail is Sent, once", ONE_SENT),
@@ -181,6 +193,7 @@ SCENARIOS: dict[str, Scenario] = {
     "slow_answer": Scenario("a yes that comes late, but in time, is Sent", ONE_SENT),
     "non_ascii": Scenario("any script arrives as it was written", ONE_SENT, mail="non_ascii"),
     "attachment": Scenario("an attachment arrives byte by byte", ONE_SENT, mail="attachment"),
+    "cached": Scenario("so does a file of the cache", ONE_SENT, mail="cached"),
 }
 
 
@@ -285,7 +298,7 @@ class ChannelConformance:
         same(expected.commits, len(mark.told), "marks")
         same(expected.accepted, harness.accepted, "accepted")
 
-    @pytest.mark.parametrize("name", ["accepted", "non_ascii", "attachment"])
+    @pytest.mark.parametrize("name", ["accepted", "non_ascii", "attachment", "cached"])
     async def test_arrives_as_written(self, harness: Harness, name: str):
         """Subject, text and attachments reach the other side as they were written."""
         channel = await harness.start(name)
@@ -297,7 +310,8 @@ class ChannelConformance:
         seen = harness.seen()
         same(mail.content.subject, seen.subject)
         same(mail.content.text, seen.text.replace("\r\n", "\n").rstrip("\n"))
-        same([(one.name, one.data) for one in mail.attachments], seen.attachments)
+        expected = [(one.name, one.data or b64decode(one.encoded)) for one in mail.attachments]
+        same(expected, seen.attachments)
 
     async def test_carries_only_the_recipients_of_the_order(self, harness: Harness):
         """A retry reaches only the recipients it is for, in the order's order."""

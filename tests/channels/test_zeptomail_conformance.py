@@ -14,7 +14,7 @@ from tests.channels.conformance import (
     Seen,
     same,
 )
-from tests.channels.zepto import PATIENT, QUICK, RawServer, channel_to, free_port, tls_server
+from tests.channels.zepto import PATIENT, QUICK, Keys, RawServer, channel_to, free_port, tls_server
 from tests.fakezepto import TOKEN, FakeZepto, Script, error, success
 from workers.channels.zeptomail import ZeptomailApi
 
@@ -79,8 +79,11 @@ class ZeptoHarness:
         if scenario in SCRIPTS:
             self._fake.play(SCRIPTS[scenario])
         url = f"http://127.0.0.1:{free_port()}" if scenario == "unreachable" else self._fake.url
+        keys = Keys()
         token = "wrong" if scenario == "bad_credentials" else TOKEN
-        return channel_to(url, token=token, timeouts=QUICK if scenario == "timeout_after_mark" else PATIENT)
+        return channel_to(
+            url, token=token, keys=keys, timeouts=QUICK if scenario == "timeout_after_mark" else PATIENT
+        )
 
     async def reached(self) -> None:
         waited_for = self._silent.reached if self._silent else self._fake.hanging
@@ -107,7 +110,12 @@ class ZeptoHarness:
         boxes = [
             one["email_address"]["address"] for kind in ("to", "cc", "bcc") for one in body.get(kind, ())
         ]
-        files = [(one["name"], msgspec.convert(one["content"], bytes)) for one in body.get("attachments", ())]
+        files = [
+            (one["name"], self._fake.files[one["file_cache_key"]][2])
+            if "file_cache_key" in one
+            else (one["name"], msgspec.convert(one["content"], bytes))
+            for one in body.get("attachments", ())
+        ]
         return Seen(boxes, body["subject"], body["textbody"], files)
 
 

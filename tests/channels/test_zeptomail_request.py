@@ -18,8 +18,9 @@ from tests.channels.conformance import (
 from tests.channels.zepto import FULL, MESSAGE, PLAIN, channel_to, send, verdict
 from tests.fakezepto import TOKEN, FakeZepto, Script, error
 from workers.channels.seam import Order
-from workers.channels.zeptomail import normalise_token, send_url
+from workers.channels.zeptomail import EMAIL
 from workers.channels.zeptomail_body import MAX_ENCODED
+from workers.channels.zeptomail_client import base_of, normalise_token
 
 FULL_BODY = {
     "from": {"address": "orders@shop.example", "name": "Shop"},
@@ -166,7 +167,7 @@ async def test_the_scheme_is_said_once():
 )
 def test_a_base_url_may_be_written_in_any_way(base, expected):
     """One joiner knows the path, so slashes, prefixes and the version may be there or not."""
-    assert expected == send_url(base)
+    assert expected == base_of(base) + EMAIL
 
 
 SECOND = "wSsVR60-second-token"
@@ -235,4 +236,4 @@ async def test_an_unverified_from_domain_is_the_messages_where_its_caller_chose_
 )
 def test_every_data_centre_has_the_same_path(base):
     """The base URL is configuration: classic, alternate and CPaaS hosts differ in nothing else."""
-    assert f"{base}/v1.1/email" == send_url(base)
+    assert f"{base}/v1.1/email" == base_of(base) + EMAIL

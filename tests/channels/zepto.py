@@ -83,6 +83,32 @@ async def send(fake: FakeZepto, order: Order = PLAIN, mark: Mark | None = None, 
     return await send_to(fake.url, order, mark, **more)
 
 
+class Keys:
+    """What Redis remembers of a provider's files, in a dictionary: the real one has its own tests."""
+
+    def __init__(self) -> None:
+        self.known: dict[str, str] = {}
+
+    async def get(self, file: str) -> str | None:
+        return self.known.get(file)
+
+    async def begin(self, file: str) -> bool:
+        if file in self.known:
+            return False
+        self.known[file] = ""
+        return True
+
+    async def end(self, file: str, key: str | None) -> None:
+        if key is None:
+            self.known.pop(file, None)
+        else:
+            self.known[file] = key
+
+    async def forget(self, file: str, key: str) -> None:
+        if self.known.get(file) == key:
+            del self.known[file]
+
+
 def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as server:
         return server.getsockname()[1]

@@ -1,19 +1,35 @@
-"""Which channel a configuration's `kind` becomes: one line a kind."""
+"""Which channel a configuration's `kind` becomes: one branch a kind."""
+
+from collections.abc import Callable
 
 from postroom.address import domain_of, parse_address
-from postroom.config.structs import Agent, ChannelConfig, SmtpChannel
-from workers.channels.seam import Channel
+from postroom.config.structs import Agent, ChannelConfig, SmtpChannel, ZeptomailChannel
+from workers.channels.seam import Channel, FileKeys
 from workers.channels.smtp import SmtpRelay
 from workers.channels.zeptomail import ZeptomailApi
+from workers.channels.zeptomail_client import ZeptomailClient
+from workers.channels.zeptomail_files import ZeptomailFiles
+
+KeysOf = Callable[[str], FileKeys]  # by the name of the channel
 
 
-def open_channels(agent: Agent) -> tuple[Channel, ...]:
+def open_channels(agent: Agent, keys_of: KeysOf) -> tuple[Channel, ...]:
     """Return the agent's channels in the order of its configuration, none of them connected yet."""
-    return tuple(_open(agent, config) for config in agent.channels)
+    return tuple(_open(agent, config, keys_of) for config in agent.channels)
 
 
-def _open(agent: Agent, config: ChannelConfig) -> Channel:
+def _open(agent: Agent, config: ChannelConfig, keys_of: KeysOf) -> Channel:
     bounce_address, own_domain = agent.bounce_address, domain_of(parse_address(agent.sender.address))
     if isinstance(config, SmtpChannel):
-        return SmtpRelay(config, bounce_address=bounce_address, own_domain=own_domain)
-    return ZeptomailApi(config, bounce_address=bounce_address, own_domain=own_domain)
+        files = _file_cache(agent, config.file_cache, keys_of)
+        return SmtpRelay(config, bounce_address=bounce_address, own_domain=own_domain, files=files)
+    keys = keys_of(config.name)
+    return ZeptomailApi(config, bounce_address=bounce_address, own_domain=own_domain, keys=keys)
+
+
+def _file_cache(agent: Agent, name: str | None, keys_of: KeysOf) -> ZeptomailFiles | None:
+    """Return the file cache of the ZeptoMail agent behind another channel, with connections of its own."""
+    for config in agent.channels:
+        if isinstance(config, ZeptomailChannel) and config.name == name:
+            return ZeptomailFiles(ZeptomailClient(config), keys_of(config.name))
+    return None

@@ -22,6 +22,29 @@ class Order(Struct, frozen=True):
     stages: Stages | None = None  # where to say how long composing took
 
 
+class FileKeys(Protocol):
+    """What a provider calls its copies of cached files, remembered over all workers.
+
+    Nothing of it raises: without a key a file is attached, which is only slower.
+    """
+
+    async def get(self, file: str) -> str | None:
+        """Return the key; None where there is none, empty while somebody uploads the file."""
+        ...
+
+    async def begin(self, file: str) -> bool:
+        """Announce an upload, and return whether it is ours to make."""
+        ...
+
+    async def end(self, file: str, key: str | None) -> None:
+        """Tell what came of an upload."""
+        ...
+
+    async def forget(self, file: str, key: str) -> None:
+        """Forget a key that the provider does not know any more."""
+        ...
+
+
 class Connection(Protocol):
     """A ready way to submit, used by one lane at a time."""
 

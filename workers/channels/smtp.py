@@ -12,13 +12,25 @@ import ssl
 import time
 from collections.abc import Callable
 
+import msgspec
+
 from postroom.address import domain_of
 from postroom.compose import Composed
 from postroom.compose import compose as compose_mail
 from postroom.config.structs import SmtpChannel
 from postroom.config.units import seconds
 from postroom.message import Mail
-from postroom.outcome import Cause, ChannelFault, Commit, Phase, Submission
+from postroom.outcome import (
+    Answer,
+    Cause,
+    ChannelFault,
+    Commit,
+    Deferred,
+    Phase,
+    Refused,
+    Submission,
+    Submitted,
+)
 from workers.channels.seam import Order
 from workers.channels.smtp_dial import Addresses, DialError, dial, trust
 from workers.channels.smtp_envelope import envelope_for
@@ -33,6 +45,7 @@ from workers.channels.smtp_session import (
 from workers.channels.smtp_stream import SmtpStream
 from workers.channels.smtp_table import Step
 from workers.channels.smtp_transaction import StaleError, Transaction
+from workers.channels.zeptomail_files import NOTHING, Referred, ZeptomailFiles, in_header
 
 WARM_SECONDS = 1.0  # an unused connection may be found dead, free of charge, after so long
 
@@ -50,13 +63,18 @@ class SmtpRelay:
         *,
         bounce_address: str | None = None,
         own_domain: str | None = None,
+        files: ZeptomailFiles | None = None,
         timeouts: SmtpTimeouts = DEFAULT_TIMEOUTS,
         compose: Compose = compose_mail,
     ) -> None:
-        """`own_domain` is that of the agent's From: one of another domain is its caller's choice."""
+        """`own_domain` is that of the agent's From: one of another domain is its caller's choice.
+
+        `files` are the file cache of the ZeptoMail agent that the relay sends for; without, cached files are attached.
+        """
         self.config = config
         self.bounce_address = bounce_address
         self.own_domain = own_domain
+        self.files = files
         self.timeouts = timeouts
         self.compose = compose
         self._addresses = Addresses(config.host, config.port)
@@ -94,6 +112,8 @@ class SmtpRelay:
     async def aclose(self) -> None:
         """Stop looking up names."""
         self._addresses.close()
+        if self.files is not None:
+            await self.files.aclose()
 
     async def _dial(self) -> SmtpStream:
         config, timeouts = self.config, self.timeouts
@@ -139,7 +159,12 @@ class SmtpConnection:
     async def submit(self, order: Order, commit: Commit) -> Submission:
         """Compose and submit one message; what the composer raises comes out before a byte is sent."""
         relay, began = self._relay, time.perf_counter()
-        composed = relay.compose(order.mail, _provider_headers(order.mail, relay.config))
+        mail, referred = order.mail, NOTHING
+        if mail.attachments and relay.config.is_zeptomail:
+            mail, referred = await _refer(mail, relay.files)
+        if any(file.provider_key for file in mail.attachments):
+            return _elsewhere(order)
+        composed = relay.compose(mail, _provider_headers(mail, relay.config))
         if order.stages is not None:
             order.stages.compose = time.perf_counter() - began
         try:
@@ -156,6 +181,10 @@ class SmtpConnection:
             self._stream.abort()
         self._messages += 1
         self._since = self._loop.time()
+        if referred.older and relay.files is not None and _is_content_refused(ended):
+            # No reply says that a key is unknown, so a refusal may mean it: the next attempt has new ones.
+            await relay.files.forget(referred)
+            return Submitted((Answer(Deferred(Phase.DONE)),) * len(order.recipients))
         return ended
 
     async def aclose(self) -> None:
@@ -186,6 +215,27 @@ class SmtpConnection:
         self._stream, self._features = session
         self._messages, self._since = 0, self._loop.time()
         return None
+
+
+async def _refer(mail: Mail, files: ZeptomailFiles | None) -> tuple[Mail, Referred]:
+    """Name what lies in ZeptoMail's file cache in its header field, and leave the rest to be attached."""
+    referred = NOTHING if files is None else await files.refer(mail.attachments)
+    value, attached = in_header(mail.attachments, referred.keys)
+    if not value:
+        return mail, referred
+    headers = (*mail.headers, ("X-TM-FILE-KEY", value))
+    return msgspec.structs.replace(mail, attachments=attached, headers=headers), referred
+
+
+def _elsewhere(order: Order) -> Submitted:
+    """A relay that does not know the provider's key of a file leaves the message to another channel of the agent."""
+    return Submitted((Answer(Deferred(Phase.RENDER)),) * len(order.recipients))
+
+
+def _is_content_refused(ended: Submission) -> bool:
+    return isinstance(ended, Submitted) and all(
+        isinstance(a.outcome, Refused) and a.outcome.phase in (Phase.DATA, Phase.DONE) for a in ended.answers
+    )
 
 
 def _chosen_at(own_domain: str | None, author: str, sender: str) -> frozenset[Step]:

@@ -18,6 +18,7 @@ MAX_FILENAME = 150
 TOO_MANY = "SM_127"
 TOO_LONG = "SM_129"
 FORBIDDEN_FILE = "TM_3501"
+UNKNOWN_FILE = "UE_106"
 
 # Fields the provider makes from the rest of the body, or reads as orders to itself.
 STRUCTURAL = frozenset(
@@ -45,11 +46,18 @@ class Recipient(Struct, frozen=True):
 
 
 class File(Struct, frozen=True):
-    """An attachment; msgspec writes bytes as base64."""
+    """An attachment; msgspec writes bytes as base64, and text that is base64 already as it is."""
 
     name: str
     mime_type: str
-    content: bytes
+    content: bytes | str
+
+
+class CachedFile(Struct, frozen=True):
+    """An attachment that lies in the mail agent's file cache."""
+
+    name: str
+    file_cache_key: str
 
 
 class InlineImage(Struct, frozen=True):
@@ -57,7 +65,14 @@ class InlineImage(Struct, frozen=True):
 
     cid: str
     mime_type: str
-    content: bytes
+    content: bytes | str
+
+
+class CachedImage(Struct, frozen=True):
+    """The same, in the file cache."""
+
+    cid: str
+    file_cache_key: str
 
 
 class SendRequest(Struct, frozen=True, kw_only=True, omit_defaults=True, rename={"sender": "from"}):
@@ -71,8 +86,8 @@ class SendRequest(Struct, frozen=True, kw_only=True, omit_defaults=True, rename=
     subject: str
     htmlbody: str = ""
     textbody: str = ""
-    attachments: tuple[File, ...] = ()
-    inline_images: tuple[InlineImage, ...] = ()
+    attachments: tuple[File | CachedFile, ...] = ()
+    inline_images: tuple[InlineImage | CachedImage, ...] = ()
     track_clicks: bool  # always said: left out, the agent's setting in the console would decide
     track_opens: bool
     client_reference: str
@@ -95,7 +110,7 @@ def breach(order: Order) -> str | None:
         len(mail.content.subject) > MAX_SUBJECT
         or any(len(box.name) > MAX_NAME for box in names)
         or any(len(file.name) > MAX_FILENAME for file in mail.attachments)
-        or sum(len(file.data) for file in mail.attachments) * 4 // 3 > MAX_ENCODED
+        or sum(file.encoded_size for file in mail.attachments) > MAX_ENCODED
     )
     if too_long:
         return TOO_LONG
@@ -104,8 +119,12 @@ def breach(order: Order) -> str | None:
     return None
 
 
-def build(order: Order, bounce_address: str | None = None) -> SendRequest:
-    """Build the request for the recipients of the order, each in its own kind."""
+def build(order: Order, bounce_address: str | None = None, keys: dict[str, str] | None = None) -> SendRequest:
+    """Build the request for the recipients of the order, each in its own kind.
+
+    `keys` are the provider's names of files in its cache, by their ids; the others are attached.
+    """
+    known = keys or {}
     mail = order.mail
     chosen = named(order)
     to, cc, bcc = (
@@ -121,10 +140,8 @@ def build(order: Order, bounce_address: str | None = None) -> SendRequest:
         subject=mail.content.subject,
         htmlbody=html,
         textbody=mail.content.text or "",
-        attachments=tuple(
-            File(f.name, _bare(f.content_type), f.data) for f in mail.attachments if f.cid is None
-        ),
-        inline_images=_inline(mail.attachments),
+        attachments=tuple(_file(one, known) for one in mail.attachments if one.cid is None),
+        inline_images=tuple(_image(one.cid, one, known) for one in mail.attachments if one.cid is not None),
         track_clicks=mail.track_clicks and bool(html),  # the provider tracks in HTML only
         track_opens=mail.track_opens and bool(html),
         client_reference=mail.id,
@@ -154,8 +171,18 @@ def _wrap(box: Address) -> Recipient:
     return Recipient(_mailbox(box))
 
 
-def _inline(files: tuple[Attachment, ...]) -> tuple[InlineImage, ...]:
-    return tuple(InlineImage(f.cid, _bare(f.content_type), f.data) for f in files if f.cid is not None)
+def _file(file: Attachment, keys: dict[str, str]) -> File | CachedFile:
+    key = file.provider_key or keys.get(file.file)
+    return CachedFile(file.name, key) if key else File(file.name, _bare(file.content_type), _content(file))
+
+
+def _image(cid: str, file: Attachment, keys: dict[str, str]) -> InlineImage | CachedImage:
+    key = file.provider_key or keys.get(file.file)
+    return CachedImage(cid, key) if key else InlineImage(cid, _bare(file.content_type), _content(file))
+
+
+def _content(file: Attachment) -> bytes | str:
+    return file.encoded.replace(b"\n", b"").decode() if file.encoded else file.data
 
 
 def _bare(content_type: str) -> str:

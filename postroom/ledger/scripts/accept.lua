@@ -2,7 +2,8 @@
 -- ARGV: 5 ref, 6 id, 7 digests, 8 payload, 9 send_at ms or 0, 10 lifetime ms or 0, 11 deliver_before ms or 0,
 --       12 recipients, 13 furthest send_at ms ahead, 14 tolerated past ms, 15 priority, 16 the clock stands while
 --       the agent does, 17 the storm brake: '' or 'limit|window ms|digest,…', 18 collapse digests, one a recipient,
---       or '', 19 number of record fields, 20.. field, value …, then the blobs.
+--       or '', 19 number of record fields, 20.. field, value … (the last one `fh` where it uses cached files), then
+--       the blobs.
 -- Returns {'exists', stored ref, record}, {'invalid', code}, or {'created', accepted, due, deadline, ring,
 -- held (1, or 2 for the first one of a storm), superseded}; superseded: {id, state, priority, age} of what ended.
 local ref, id = ARGV[5], ARGV[6]
@@ -108,6 +109,7 @@ if not stored then
     for i = 20 + given, #ARGV do
         redis.call('SET', PREFIX .. 'b:' .. id .. ':' .. (i - 20 - given), ARGV[i])
     end
+    if ARGV[18 + given] == 'fh' then hold_files(id, tonumber(ARGV[19 + given])) end
     redis.call('HINCRBY', TALLY, AGENT .. '|accepted', 1)
     -- Held mail is looked at when its time is up.
     local look_at = held > 0 and deadline or due

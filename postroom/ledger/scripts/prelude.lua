@@ -6,7 +6,7 @@
 
 local PREFIX, AGENT = ARGV[1], ARGV[2]
 local CONTENT_MS, MESSAGE_MS = tonumber(ARGV[3]), tonumber(ARGV[4])
-local AGENDA, TALLY = KEYS[1], PREFIX .. 'tally'
+local AGENDA, TALLY, FILES = KEYS[1], PREFIX .. 'tally', PREFIX .. 'files'
 local QUEUES, LANES, RUNG, IDLE, STOP, HALT, FAULTS, WIDTH, BUCKET, DAY
 local EVENTS_KEPT, EVENTS_FIRST, VALUE_LIMIT = 32, 8, 64
 -- Leased mail is scored this far below its lease's end, so that it is never mistaken for mail that is due, and a
@@ -45,7 +45,7 @@ local function write_although_full() redis.call('DEL', PREFIX .. 'nothing') end
 
 local function load(id)
     local v = redis.call('HMGET', record_key(id), 's', 'f', 'p', 'rr', 'ph', 'pd', 'n', 'a', 'dl', 'oa', 'am',
-        'en', 'rk', 'bl', 'ss', 'ch', 'ck', 'hd', 'v', 'sp')
+        'en', 'rk', 'bl', 'ss', 'ch', 'ck', 'hd', 'v', 'sp', 'fh')
     if not v[1] then return nil end
     return {
         id = id, state = v[1], fence = tonumber(v[2]), priority = v[3], recipients = v[4],
@@ -53,6 +53,7 @@ local function load(id)
         deadline = tonumber(v[9] or 0), on_ambiguous = v[10], ambiguous = tonumber(v[11] or 0),
         events = tonumber(v[12] or 0), ref = v[13], blobs = tonumber(v[14] or 0), seen = v[15],
         channel = v[16] or '', halted = tonumber(v[17] or -1), hold = v[18], version = tonumber(v[19] or 1), superseded = v[20],
+        held_files = tonumber(v[21] or 0),
     }
 end
 
@@ -107,6 +108,28 @@ local function count(m, state, by)
     if m.version >= 2 then redis.call('HINCRBY', TALLY, AGENT .. '|' .. state, by) end
 end
 
+-- Files of the cache that a message refers to lie elsewhere; here, beside it, is counted how many messages need each
+-- (count|until): it stays while the count is above zero, and until the content of the last of them is dropped.
+-- A record names its files in `fi0`, `fi1` …; `fh` is how many of them it holds.
+local function hold_files(id, number)
+    for n = 0, number - 1 do
+        local file = redis.call('HGET', record_key(id), 'fi' .. n)
+        local count, till = string.match(redis.call('HGET', FILES, file) or '0|0', '^(%d+)|(%d+)$')
+        redis.call('HSET', FILES, file, string.format('%d|%s', tonumber(count) + 1, till))
+    end
+    if number > 0 then redis.call('HSET', record_key(id), 'fh', number) end
+end
+
+local function let_files_go(m, now, keep_ms)
+    for n = 0, m.held_files - 1 do
+        local file = redis.call('HGET', record_key(m.id), 'fi' .. n)
+        local count, till = string.match(redis.call('HGET', FILES, file) or '1|0', '^(%d+)|(%d+)$')
+        till = math.max(tonumber(till), now + keep_ms)
+        redis.call('HSET', FILES, file, string.format('%d|%.0f', math.max(0, tonumber(count) - 1), till))
+    end
+    if m.held_files > 0 then redis.call('HDEL', record_key(m.id), 'fh') end
+end
+
 local function keep_for(m, content_ms, message_ms)
     redis.call('PEXPIRE', record_key(m.id), message_ms)
     redis.call('PEXPIRE', PREFIX .. 'r:' .. m.ref, message_ms)
@@ -123,7 +146,9 @@ local function retire(m, state, now)
     redis.call('HDEL', key, 'ph', 'pd', 'ss', 'na', 'dl', 'am', 'ch', 'rs', 'ck', 'hd', 'hw', 'sp', 'dc')
     if not waits(m) then count(m, m.state, -1) end
     count(m, state, 1)
-    keep_for(m, state == 'unconfirmed' and MESSAGE_MS or CONTENT_MS, MESSAGE_MS)
+    local content_ms = state == 'unconfirmed' and MESSAGE_MS or CONTENT_MS
+    keep_for(m, content_ms, MESSAGE_MS)
+    let_files_go(m, now, content_ms)
 end
 
 -- Cancels what still waits of a message, before its commit mark. Raising the fence stops the worker that may hold it.

@@ -58,4 +58,7 @@ redis.call('HSET', key, 's', 'queued', 'f', m.fence + 1, 'ph', 'released',
 redis.call('HDEL', key, 'fa', 'w')
 if standing then redis.call('HSET', key, 'ck', string.format('%.0f', stood_still(read_halt(), now))) end
 count(m, m.state, -1)
+local files = 0
+while redis.call('HEXISTS', key, 'fi' .. files) == 1 do files = files + 1 end
+if m.held_files == 0 then hold_files(m.id, files) end
 return {'again', make_due()}
