@@ -167,6 +167,10 @@ class CarrierMetrics:
             "postroom_paced_claims", "Looks at an agent's queue that its rate let nothing through at.",
             ("agent",), registry=registry,
         )  # fmt: skip
+        self.channel_switches = Counter(
+            "postroom_channel_switches", "Times that mail went on over a later channel, because one stood still.",
+            ("agent", "instead_of", "channel"), registry=registry,
+        )  # fmt: skip
         self.rounds = Counter("postroom_rounds", "Rounds begun by this process.", registry=registry)
         self.rounds_running = Gauge(
             "postroom_rounds_running", "Agents this process has a round for.", registry=registry

@@ -57,12 +57,17 @@ def _operation(path: str, verb: str, operation: dict[str, Any]) -> str:
         )
         parts.append(f"<h3>Parameters</h3><table>{rows}</table>")
     if body := operation.get("requestBody"):
-        content = body["content"]["application/json"]
-        example = msgspec.json.format(msgspec.json.encode(content["example"]), indent=2).decode()
-        parts.append(f"<h3>Body: {_kind(content['schema'])}</h3><pre>{escape(example)}</pre>")
+        parts.append(_body(*next(iter(body["content"].items()))))
     rows = "".join(_response(status, response) for status, response in operation["responses"].items())
     parts.append(f"<h3>Answers</h3><table>{rows}</table>")
     return "".join(parts)
+
+
+def _body(media_type: str, content: dict[str, Any]) -> str:
+    if "example" not in content:
+        return f"<h3>Body: {_kind(content['schema'])} (<code>{escape(media_type)}</code>)</h3>"
+    example = msgspec.json.format(msgspec.json.encode(content["example"]), indent=2).decode()
+    return f"<h3>Body: {_kind(content['schema'])}</h3><pre>{escape(example)}</pre>"
 
 
 def _response(status: str, response: dict[str, Any]) -> str:

@@ -137,7 +137,6 @@ def _send() -> dict[str, Any]:
 
 
 def _upload() -> dict[str, Any]:
-    binary = {"schema": {"type": "string", "format": "binary"}}
     return {
         "operationId": "uploadFile",
         "summary": "Keep a file for many messages",
@@ -153,7 +152,10 @@ def _upload() -> dict[str, Any]:
                 "description": "Seconds for which new messages may use it; sent again, it is only ever made longer.",
             }
         ],
-        "requestBody": {"required": True, "content": {"application/pdf": binary, "*/*": binary}},
+        "requestBody": {
+            "required": True,
+            "content": {"*/*": {"schema": {"type": "string", "format": "binary"}}},
+        },
         "responses": {
             "201": _json("Kept.", "FileView"),
             "200": _json("The same bytes were kept already.", "FileView"),

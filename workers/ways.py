@@ -63,6 +63,7 @@ class Ways:
         self._faulty: dict[str, str] = {}  # channel → cause of a fault in the ledger, not yet proved mended
         self._tried: set[str] = set()  # channels there is evidence against, and no fault yet
         self._preferred_until = 0.0
+        self._used = ""  # the channel that the last connection went over
         self.version = 0  # of what stands over the agent, as last read; 0: nothing ever did
 
     async def refresh(self) -> None:
@@ -88,10 +89,25 @@ class Ways:
             connected = await channel.connect()
             if not isinstance(connected, ChannelFault):
                 self._metrics.channel_up.labels(self._name, channel.name).set(1)
+                self._note_way(channel.name)
                 return Way(channel.name, connected, time.monotonic() - started)
             slow = time.monotonic() - started >= SLOW_SECONDS
             await self.stop(channel.name, connected, at_once=slow or None)
         return None
+
+    def _note_way(self, channel: str) -> None:
+        """Tell when mail goes over another channel than before: nothing masks a broken first one silently."""
+        order = [one.name for one in self._in_order()]
+        before, self._used = self._used or order[0], channel
+        if channel == before or before not in order:
+            return
+        if order.index(channel) < order.index(before):
+            self._log.info("channel.returned", channel=channel, instead_of=before)
+            return
+        self._metrics.channel_switches.labels(self._name, before, channel).inc()
+        cause = self._faulty.get(before)
+        self._log.warning("channel.switched", channel=channel, instead_of=before, cause=cause)
+        self._notes("channel.switched", agent=self._name, channel=channel, instead_of=before)
 
     def next_try(self) -> float:
         """Return the seconds until a channel may be tried again."""

@@ -77,7 +77,8 @@ class ZeptomailClient:
     def _prefer(self, token: Secret) -> None:
         self.tokens = (token, *(other for other in self.tokens if other is not token))
         remedy = "the other token works: revoke or replace the one that ZeptoMail refuses"
-        get_logger().warning("channel.token_refused", channel=self._channel, remedy=remedy)
+        log = get_logger()
+        log.warning("channel.token_refused", channel=self._channel, remedy=remedy)
 
 
 def normalise_token(token: Secret) -> Secret:
