@@ -19,6 +19,8 @@ SCENARIOS = {
     "accept": 45,
     "deliver-smtp": 60,
     "deliver-api": 60,
+    "end-to-end": 90,
+    "latency": 115,
 }
 RESULTS = Path("docs/bench")
 LEAST_PAIRS = 3

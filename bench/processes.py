@@ -100,7 +100,7 @@ class Children:
         with path.open("ab") as log:
             process = subprocess.Popen(
                 command,
-                env={**os.environ, **(environ or {})},
+                env={**inherited(), **(environ or {})},
                 cwd=ROOT,
                 stdin=subprocess.PIPE if talks else subprocess.DEVNULL,
                 stdout=subprocess.PIPE if talks else log,
@@ -130,6 +130,11 @@ class Children:
         for child in children:
             child.end()
             self._running.remove(child)
+
+
+def inherited() -> dict[str, str]:
+    """Return our environment without what would change how Python or Postroom behave: a shell's is no place's."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "POSTROOM_"))}
 
 
 def free_port() -> int:

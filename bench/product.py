@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -136,7 +135,6 @@ class Product:
     def environ(self) -> dict[str, str]:
         """Return what a process of it needs in its environment: all as in production, INFO logs as JSON."""
         return {
-            **{name: value for name, value in os.environ.items() if not name.startswith("POSTROOM_")},
             "POSTROOM_CONFIG": str(self.config),
             "POSTROOM_REDIS_URL": self.redis.url,
             "POSTROOM_METRICS_PORT": str(free_port()),

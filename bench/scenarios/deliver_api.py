@@ -2,9 +2,10 @@
 
 from bench.arithmetic import Row, VoidError, compare, ratio_at_least
 from bench.delivering import CONNECTIONS, COUNT, fill, rate_of_worker
-from bench.processes import Child, Children
+from bench.processes import Children
 from bench.product import API, Agents, Product, RedisServer
 from bench.run import Run, as_json
+from bench.sinks.client import OwnSink
 
 MUST = ratio_at_least(0.45)
 
@@ -12,13 +13,12 @@ MUST = ratio_at_least(0.45)
 def measure(run: Run) -> list[Row]:
     """Each sender has the first core to itself; the provider, and the worker's Redis, are on the second."""
     with run.children() as children:
-        sink = children.module("zepto", "bench.sinks.zeptomail", run.cores.second, talks=True)
-        port: int = sink.read()["port"]
-        worker_rate(children, run, sink, port, 200)
-        body: str = sink.ask("sample")["sample"]
+        sink = OwnSink(children, run.cores.second, "zeptomail")
+        worker_rate(children, run, sink, 200)
+        body = sink.sample()
         rates = run.take_turns(
-            postroom=lambda: worker_rate(children, run, sink, port, COUNT),
-            bare_aiohttp=lambda: bare_rate(children, run, sink, port, body),
+            postroom=lambda: worker_rate(children, run, sink, COUNT),
+            bare_aiohttp=lambda: bare_rate(children, run, sink, body),
         )
     run.series["deliver_api"] = rates
     row = Row(
@@ -31,16 +31,16 @@ def measure(run: Run) -> list[Row]:
     return [compare(row, list(zip(rates["postroom"], rates["bare_aiohttp"], strict=True)), MUST)]
 
 
-def worker_rate(children: Children, run: Run, sink: Child, port: int, count: int) -> float:
+def worker_rate(children: Children, run: Run, sink: OwnSink, count: int) -> float:
     """Return the rate of one worker from a full queue."""
     redis = RedisServer(children, run.place("r"), run.cores.second)
-    agents = Agents(("orders",), port=port, channel=API, connections=CONNECTIONS)
+    agents = Agents(("orders",), port=sink.port, channel=API, connections=CONNECTIONS)
     product = Product(children, run.place("p"), redis, [agents])
     fill(children, run, product, count)
-    sink.ask("clear")
+    sink.clear()
     worker = product.start_worker(run.cores.first)
     rate = rate_of_worker(product, worker, count)
-    arrived = sink.ask("stats")["count"]
+    arrived = sink.count()
     children.end(worker)
     redis.end()
     if arrived != count:
@@ -48,12 +48,12 @@ def worker_rate(children: Children, run: Run, sink: Child, port: int, count: int
     return rate
 
 
-def bare_rate(children: Children, run: Run, sink: Child, port: int, body: str) -> float:
+def bare_rate(children: Children, run: Run, sink: OwnSink, body: str) -> float:
     """Return the rate of the bare loop."""
-    sink.ask("clear")
+    sink.clear()
     client = children.module("bare", "bench.baselines.bare_http", run.cores.first, talks=True)
-    found = client.ask(as_json(port=port, connections=CONNECTIONS, count=COUNT, body=body))
-    arrived = sink.ask("stats")["count"]
+    found = client.ask(as_json(port=sink.port, connections=CONNECTIONS, count=COUNT, body=body))
+    arrived = sink.count()
     children.end(client)
     if arrived != COUNT:
         raise VoidError(f"{arrived} of {COUNT} arrived")

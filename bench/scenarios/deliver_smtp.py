@@ -1,16 +1,15 @@
 """Deliver over SMTP: messages/s of one worker, against postfix's own load generator into the same sink."""
 
-import os
-import re
 import subprocess
 import time
 
 from bench.arithmetic import Row, VoidError, compare, median, ratio_at_least
 from bench.delivering import CONNECTIONS, COUNT, fill, rate_of_worker
 from bench.machine import find_postfix
-from bench.processes import Child, Children, free_port, listens, until
+from bench.processes import Child, Children
 from bench.product import Agents, Product, RedisServer
 from bench.run import Run, as_json
+from bench.sinks.client import OwnSink, PostfixSink, Sink
 
 MUST = ratio_at_least(0.30)
 SOURCE_COUNT = 30_000
@@ -26,9 +25,13 @@ def measure(run: Run) -> list[Row]:
             return [without_postfix(children, run, row, message)]
         size = str(len(message))
         rates = run.take_turns(
-            postroom=lambda: worker_rate(children, run, PostfixSink(children, run, sink)),
-            smtp_source=lambda: source_rate(children, run, PostfixSink(children, run, sink), source, size),
-            bare_python=lambda: bare_rate(children, run, PostfixSink(children, run, sink), message),
+            postroom=lambda: worker_rate(children, run, PostfixSink(children, run.cores.second, sink)),
+            smtp_source=lambda: source_rate(
+                children, run, PostfixSink(children, run.cores.second, sink), source, size
+            ),
+            bare_python=lambda: bare_rate(
+                children, run, PostfixSink(children, run.cores.second, sink), message
+            ),
         )
     run.series["deliver_smtp"] = rates
     row.note = (
@@ -41,8 +44,8 @@ def without_postfix(children: Children, run: Run, row: Row, message: str) -> Row
     """Measure what can be measured without postfix, and say loudly that the row is not."""
     run.say("postfix's smtp-source and smtp-sink are NOT INSTALLED: this row is skipped")
     rates = run.take_turns(
-        postroom=lambda: worker_rate(children, run, OwnSink(children, run)),
-        bare_python=lambda: bare_rate(children, run, OwnSink(children, run), message),
+        postroom=lambda: worker_rate(children, run, OwnSink(children, run.cores.second, "smtp")),
+        bare_python=lambda: bare_rate(children, run, OwnSink(children, run.cores.second, "smtp"), message),
     )
     run.series["deliver_smtp"] = rates
     row.against = "a bare pipelined Python client"
@@ -50,58 +53,9 @@ def without_postfix(children: Children, run: Run, row: Row, message: str) -> Row
     return compare(row, list(zip(rates["postroom"], rates["bare_python"], strict=True)), None)
 
 
-class PostfixSink:
-    """`smtp-sink`, which counts on its standard output."""
-
-    def __init__(self, children: Children, run: Run, binary: str) -> None:
-        self.port = free_port()
-        self._children = children
-        rights = ["-u", "nobody"] if os.geteuid() == 0 else []
-        command = [binary, "-c", *rights, f"127.0.0.1:{self.port}", "1000"]
-        self._path = children.folder / f"sink-{self.port}.log"
-        self._child = children.start(f"sink-{self.port}", command, run.cores.second)
-        until(lambda: listens(self.port), "smtp-sink listens", child=self._child)
-
-    def count(self) -> int:
-        """Return how many messages it took."""
-        size = self._path.stat().st_size
-        with self._path.open("rb") as log:
-            log.seek(max(0, size - 200))
-            found = re.findall(rb"mesg=([0-9]+)", log.read())
-        return int(found[-1]) if found else 0
-
-    def end(self) -> None:
-        """Stop it."""
-        self._children.end(self._child)
-
-
-class OwnSink:
-    """Our own sink, where postfix is not installed."""
-
-    def __init__(self, children: Children, run: Run, *words: str) -> None:
-        self._children = children
-        self._child = children.module("sink", "bench.sinks.smtp", run.cores.second, *words, talks=True)
-        self.port: int = self._child.read()["port"]
-
-    def count(self) -> int:
-        """Return how many messages it took."""
-        return int(self._child.ask("stats")["count"])
-
-    def sample(self) -> str:
-        """Return the first message it took."""
-        return str(self._child.ask("sample")["sample"])
-
-    def end(self) -> None:
-        """Stop it."""
-        self._children.end(self._child)
-
-
-Sink = PostfixSink | OwnSink
-
-
 def sample(children: Children, run: Run) -> str:
     """Let a worker send a few messages, for their size, and so that everything is in the caches of the disk."""
-    sink = OwnSink(children, run)
+    sink = OwnSink(children, run.cores.second, "smtp")
     worker_rate(children, run, sink, 200, keep=True)
     found = sink.sample()
     sink.end()
