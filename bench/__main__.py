@@ -21,6 +21,12 @@ SCENARIOS = {
     "deliver-api": 60,
     "end-to-end": 90,
     "latency": 115,
+    "backlog": 120,
+    "agents": 110,
+    "workers": 80,
+    "memory": 110,
+    "neighbour": 130,
+    "cost": 50,
 }
 RESULTS = Path("docs/bench")
 LEAST_PAIRS = 3

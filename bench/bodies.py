@@ -16,6 +16,52 @@ ITEMS = (
     ("Walnut serving board, small", 1),
 )
 
+GOODS = (
+    "Enamel mug, midnight blue, 350 ml, dishwasher safe",
+    "Ceylon loose-leaf tea, first flush, 250 g tin",
+    "Beeswax candle, hand-dipped, burns about 12 hours",
+    "Linen napkins, natural undyed, set of six",
+    "Walnut serving board, oiled, 38 x 22 cm",
+    "Cast-iron skillet, pre-seasoned, 26 cm",
+    "Merino blanket, herringbone, 140 x 200 cm",
+    "Brass desk lamp with dimmer and fabric cord",
+    "Stoneware pour-over dripper, size 02",
+    "Cotton tote bag, heavy canvas, inner pocket",
+    "Fountain pen, fine nib, with converter",
+    "Notebook, dotted, 192 pages, thread-bound",
+    "Olive wood salad servers, pair",
+    "Copper watering can, half a litre",
+    "Garden twine, tarred hemp, 80 m",
+    "Wool socks, ribbed, size 42 to 44",
+    "Picture frame, oak, A4, museum glass",
+    "Bicycle bell, polished steel, 60 mm",
+    "Travel alarm clock, folding, luminous hands",
+    "Shaving brush, badger-free synthetic, birch handle",
+    "Paring knife, carbon steel, 8 cm blade",
+    "Honey, lime blossom, raw, 500 g jar",
+    "Door mat, coir, 60 x 40 cm",
+    "Umbrella, windproof, ash handle, forest green",
+    "Jigsaw puzzle, harbour at dusk, 1000 pieces",
+    "Woodblock calendar, perpetual",
+    "Sourdough proofing basket, rattan, 1 kg",
+    "Kitchen scale, mechanical, up to 5 kg",
+    "Rope dog leash, 1.8 m, brass clip",
+    "Field binoculars, 8 x 32, with case",
+    "Chess set, weighted pieces, roll-up board",
+    "Leather key ring, cognac, riveted",
+    "Apron, waxed cotton, cross-back straps",
+    "Tea towel, half linen, blue stripe",
+    "Pepper mill, beech, ceramic grinder",
+    "Reading stand, bamboo, adjustable",
+    "Sewing kit in a tin, 24 threads",
+    "Hand cream, marigold, 75 ml",
+    "Pocket torch, aluminium, rechargeable",
+    "Wall hook, forged iron, pack of four",
+    "Letter paper, laid, 50 sheets",
+    "Plant mister, glass and brass",
+    "Gift card, printed on cotton paper",
+)
+
 
 def marker(number: int) -> str:
     """Return the marker of one message."""
@@ -43,6 +89,33 @@ def order(agent: str = "orders", items: int = len(ITEMS)) -> dict[str, Any]:
             },
         },
         "metadata": {"order": MARKER, "warehouse": "north-2", "campaign": "none"},
+    }
+
+
+def basket() -> dict[str, Any]:
+    """Return a request of about 4 KB: a large order to two people, with a copy for the shop's archive."""
+    body = order()
+    body["template"]["variables"]["items"] = [
+        {"name": name, "quantity": n % 5 + 1} for n, name in enumerate(GOODS)
+    ]
+    body["to"].append({"address": "charles.babbage@customers.example", "name": "Charles Babbage"})
+    body["bcc"] = [{"address": "archive@shop.example"}]
+    body["reply_to"] = [{"address": "orders-team@shop.example", "name": "Orders at The Corner Shop"}]
+    body["metadata"] |= {
+        "basket": "6f1d2c84-93ab-4e07-b5d8-0a71c3e9f264",
+        "channel": "web",
+        "shop": "eu-central",
+    }
+    return body
+
+
+def note(agent: str = "orders") -> dict[str, Any]:
+    """Return a small request without a template, for when many are sent and their content does not matter."""
+    return {
+        "client_ref": f"note-{MARKER}",
+        "agent": agent,
+        "to": [{"address": "ada.lovelace@customers.example"}],
+        "content": {"subject": f"Note {MARKER}", "text": "Your parcel was handed over today.\n"},
     }
 
 

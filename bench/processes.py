@@ -48,6 +48,11 @@ class Child:
             raise RuntimeError(f"{self.name} ended early: {self.last_words()}")
         return json.loads(line)
 
+    def pin(self, cores: frozenset[int]) -> None:
+        """Move it, with all its threads, to these cores."""
+        for task in Path(f"/proc/{self.process.pid}/task").iterdir():
+            os.sched_setaffinity(int(task.name), cores)
+
     def end(self, seconds: float = 15.0) -> None:
         """End it with SIGTERM, and with SIGKILL if that does not help; then whatever it had started."""
         if self.process.poll() is None:
