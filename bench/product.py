@@ -80,6 +80,11 @@ class RedisServer:
         except Exception:  # noqa: BLE001  not there yet, or loading: asked again until time is up
             return False
 
+    def told(self, name: str) -> int:
+        """Return one of the numbers that INFO tells."""
+        found: Any = self.client.info()
+        return int(found[name])
+
     def end(self) -> None:
         """Stop it."""
         self.client.close()

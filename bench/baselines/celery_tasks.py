@@ -40,7 +40,7 @@ def connection() -> smtplib.SMTP:
     return _smtp
 
 
-@app.task(name="send", autoretry_for=(OSError,), retry_backoff=True, max_retries=5)  # type: ignore[untyped-decorator]
+@app.task(name="send", autoretry_for=(OSError,), retry_backoff=True, max_retries=5)
 def send(message: dict[str, Any]) -> None:
     """Compose and send one message; a connection that was lost is made again by the retry."""
     global _smtp  # noqa: PLW0603

@@ -45,9 +45,9 @@ def count(children: Children, run: Run, name: str) -> tuple[float, float]:
     stack = STACKS[name](children, run, sink.port)
     flood(children, run, stack, sink, first=0, count=WARMUP)
     many = COUNTS[name]
-    reads = int(stack.redis.client.info("stats")["total_reads_processed"])
+    reads = stack.redis.told("total_reads_processed")
     flood(children, run, stack, sink, first=WARMUP, count=many)
-    reads = int(stack.redis.client.info("stats")["total_reads_processed"]) - reads
+    reads = stack.redis.told("total_reads_processed") - reads
     with Monitor(stack.redis.path) as monitor:
         flood(children, run, stack, sink, first=WARMUP + many, count=many)
     stack.end(children)

@@ -49,9 +49,9 @@ def waiting_bytes(children: Children, run: Run) -> tuple[float, float]:
     product = Product(children, run.place("p"), redis, [Agents(("orders",), port=9)])
     product.start_api(run.cores.first)
     post(children, run, product, basket(), 0, 500)
-    before = int(redis.client.info("memory")["used_memory"])
+    before = redis.told("used_memory")
     size = post(children, run, product, basket(), 500, WAITING)
-    took = int(redis.client.info("memory")["used_memory"]) - before
+    took = redis.told("used_memory") - before
     run.say(f"a waiting message: {took / WAITING:,.0f} bytes of a request's {size:,}")
     return took / WAITING, size
 
@@ -105,10 +105,10 @@ def post(
 
 def settled(redis: RedisServer) -> int:
     """Return the bytes in use once what was to expire has: when they have not fallen for a second."""
-    least, since = int(redis.client.info("memory")["used_memory"]), time.monotonic()
+    least, since = redis.told("used_memory"), time.monotonic()
     while time.monotonic() - since < 1.5:
         time.sleep(0.1)
-        now = int(redis.client.info("memory")["used_memory"])
+        now = redis.told("used_memory")
         if now < least * 0.9995:
             least, since = now, time.monotonic()
     return least
