@@ -21,6 +21,7 @@ PERSON_FACTOR = 5  # how much longer a stop is that only a person can end
 QUICK_LONGEST_MS = 60_000  # what may pass by itself is tried at least so often
 STILL_THE_SAME = {("refused", Cause.POLICY), ("deferred", Cause.THROTTLE)}
 CLOSING = 421
+PROBED = frozenset({Cause.CONNECT, Cause.AUTH})  # what a probe can prove mended; the rest only a message can
 SLOW_SECONDS = 5.0  # a host that was silent for so long is evidence enough
 REFUSES_ALL = (
     "every message is refused and none is sent: look at the last attempts' reply codes, mend the sender or the "
@@ -86,6 +87,8 @@ class Ways:
             if not await self._may_try(channel.name, lane):
                 continue
             started = time.monotonic()
+            if self._faulty.get(channel.name) in PROBED and not await self._is_mended(channel):
+                continue
             connected = await channel.connect()
             if not isinstance(connected, ChannelFault):
                 self._metrics.channel_up.labels(self._name, channel.name).set(1)
@@ -94,6 +97,15 @@ class Ways:
             slow = time.monotonic() - started >= SLOW_SECONDS
             await self.stop(channel.name, connected, at_once=slow or None)
         return None
+
+    async def _is_mended(self, channel: Channel) -> bool:
+        """Probe a channel that stood still, before any message is tried on it, and release it where that passes."""
+        fault = (await channel.probe()).fault
+        if fault is not None:
+            await self.stop(channel.name, fault)
+            return False
+        await self._release(channel.name)
+        return True
 
     def _note_way(self, channel: str) -> None:
         """Tell when mail goes over another channel than before: nothing masks a broken first one silently."""
@@ -183,10 +195,12 @@ class Ways:
         # One that stands still because it refuses or puts off everything must send something to be trusted again.
         if (outcome, self._faulty.get(channel)) in STILL_THE_SAME:
             return
+        await self._release(channel)
+
+    async def _release(self, channel: str) -> None:
+        for known in (self._faulty, self._stopped, self._denied):
+            known.pop(channel, None)
         self._tried.discard(channel)
-        self._faulty.pop(channel, None)
-        self._stopped.pop(channel, None)
-        self._denied.pop(channel, None)
         if await self._delivery.mend_channel(self._name, channel):
             self._metrics.channel_up.labels(self._name, channel).set(1)
             self._log.info("breaker.closed", channel=channel)

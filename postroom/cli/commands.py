@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
 
+from postroom.errors import PostroomError
+
 Command = Callable[[argparse.Namespace], int]
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # noqa: SLF001  it has no public name
 
@@ -55,9 +57,32 @@ def _add_work(commands: Commands) -> None:
     add_command(commands, "work", "run a worker", lambda _: _become("workers"))
 
 
-def _become(package: str) -> int:
+def _become(package: str, *arguments: str) -> int:
     """Replace this process, so that signals reach the service itself."""
-    os.execv(sys.executable, [sys.executable, "-P", "-m", package])  # noqa: S606  our own interpreter and package
+    sys.stdout.flush()
+    command = [sys.executable, "-P", "-m", package, *arguments]
+    os.execv(sys.executable, command)  # noqa: S606  our own interpreter and package
+
+
+def _add_probe(commands: Commands) -> None:
+    def run(options: argparse.Namespace) -> int:
+        if not options.timeout > 0:
+            raise PostroomError("--timeout must be above 0")
+        return _become("workers.probe", f"--timeout={options.timeout}", "--", options.agent)
+
+    text = "see what an agent's channels would say to mail, without sending any"
+    parser = add_command(commands, "probe", text, run)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = (
+        "For each channel: does its name resolve, does it connect, TLS version and days the certificate is good for,\n"
+        "what EHLO offers, is the login or the token accepted; and what to do where something fails. A channel that\n"
+        "passes and stood still is released. Status 1 where a channel would not take mail.\n\n"
+        "examples:\n  postroom probe orders\n  postroom probe orders --timeout 3"
+    )
+    parser.add_argument("agent", metavar="AGENT", help="the agent's name in the configuration")
+    parser.add_argument(
+        "--timeout", type=float, default=10.0, metavar="SECONDS", help="for each step (default: 10)"
+    )
 
 
 def _add_check(commands: Commands) -> None:
@@ -115,6 +140,7 @@ COMMANDS = (
     _add_serve,
     _add_work,
     _add_check,
+    _add_probe,
     _add_token,
     _add_send,
 )

@@ -328,9 +328,12 @@ class Delivery:
         gone = await self._call("reconcile", agent, len(named), *named, *channels)
         return [channel.decode() for channel in gone]
 
-    async def mend_channel(self, agent: str, channel: str) -> bool:
-        """Forget a channel's fault, for it answered for a message; True where there was one and its stop was over."""
-        return bool(await self._call("mend", agent, channel))
+    async def mend_channel(self, agent: str, channel: str, *, probed: bool = False) -> bool:
+        """Forget a channel's fault; True where there was one.
+
+        It has answered for a message, which counts once its stop is over, or it was probed since.
+        """
+        return bool(await self._call("mend", agent, channel, int(probed)))
 
 
 def read_finished(reply: list[Any]) -> Finished | None:

@@ -67,6 +67,21 @@ class Connection(Protocol):
         ...
 
 
+class Check(Struct, frozen=True):
+    """One thing a probe looked at: what it found, or what a person can do about it. `ok` None: not looked at."""
+
+    name: str
+    ok: bool | None
+    text: str = ""
+
+
+class Probe(Struct, frozen=True):
+    """What a probe found, in order, and the fault that a message would have met."""
+
+    checks: tuple[Check, ...]
+    fault: ChannelFault | None = None
+
+
 class Channel(Protocol):
     """One way out of an agent. Shared by all lanes of a process."""
 
@@ -80,6 +95,10 @@ class Channel(Protocol):
 
         Returns the fault, never raises it, whatever the other side does or fails to do.
         """
+        ...
+
+    async def probe(self) -> Probe:
+        """Look whether the channel would take mail now, without sending any. Never raises for the other side."""
         ...
 
     async def aclose(self) -> None:

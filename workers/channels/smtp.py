@@ -31,7 +31,9 @@ from postroom.outcome import (
     Submission,
     Submitted,
 )
-from workers.channels.seam import Order
+from workers.channels import smtp_probe
+from workers.channels.probing import check_name
+from workers.channels.seam import Order, Probe
 from workers.channels.smtp_dial import Addresses, DialError, dial, trust
 from workers.channels.smtp_envelope import envelope_for
 from workers.channels.smtp_session import (
@@ -108,6 +110,18 @@ class SmtpRelay:
             stream.abort()
             raise
         return stream, features
+
+    async def probe(self) -> Probe:
+        """Open a session up to the point where mail would begin, and leave."""
+        name = await check_name(self.config.host, self.config.port, self.timeouts.resolve)
+        if not name.ok:
+            return smtp_probe.unknown(name)
+        session = await self.open()
+        if isinstance(session, ChannelFault):
+            return smtp_probe.failed(name, session)
+        probe = smtp_probe.passed(name, *session, self.config)
+        await goodbye(session[0], self.timeouts.quit)
+        return probe
 
     async def aclose(self) -> None:
         """Stop looking up names."""

@@ -109,6 +109,11 @@ class SmtpStream(asyncio.Protocol):
             raise ConnectionResetError
         self._adopt(encrypted)
 
+    def encrypted(self) -> ssl.SSLObject | None:
+        """Return the TLS session, where there is one."""
+        found = self._transport.get_extra_info("ssl_object") if self._transport is not None else None
+        return cast("ssl.SSLObject | None", found)
+
     def local_address(self) -> str:
         """Return our own address on this connection, empty when the connection is gone."""
         name = self._transport.get_extra_info("sockname") if self._transport is not None else None

@@ -25,8 +25,9 @@ from postroom.outcome import (
     Submission,
     Submitted,
 )
+from workers.channels import zeptomail_probe
 from workers.channels.http_pool import TIMEOUTS, Lost, Timeouts, connect_fault
-from workers.channels.seam import FileKeys, Order
+from workers.channels.seam import FileKeys, Order, Probe
 from workers.channels.zeptomail_answer import classify
 from workers.channels.zeptomail_body import MAX_ENCODED, TOO_LONG, UNKNOWN_FILE, breach, build, encode
 from workers.channels.zeptomail_client import Heard, ZeptomailClient
@@ -68,6 +69,10 @@ class ZeptomailApi:
     async def connect(self) -> "ZeptomailConnection | ChannelFault":
         """Return a connection, or what is wrong with the configuration; nothing is sent yet."""
         return self._client.open() or ZeptomailConnection(self._client, self._files, self._terms)
+
+    async def probe(self) -> Probe:
+        """Look at the host, and whether it takes the token."""
+        return await zeptomail_probe.probe(self._client, EMAIL)
 
     async def aclose(self) -> None:
         """Close the pool."""

@@ -55,6 +55,12 @@ def classify(
     return _all(order, outcomes.get(meaning, Refused(Phase.REQUEST, "message")), status, code)
 
 
+def fault_of(status: int, said: Said, retry_after: float | None) -> ChannelFault | None:
+    """Return the channel's fault that an answer tells of, whatever was asked."""
+    code, meaning = _meaning(said) or (said.code, _by_status(status, said, retry_after))
+    return _fault(meaning, status, code, retry_after) if isinstance(meaning, Fault) else None
+
+
 def _meaning(said: Said) -> tuple[str | None, Meaning] | None:
     """Return the code that decides. The channel's trouble outweighs the message's, that a recipient's."""
     known = [(code, meaning) for code in said.details if (meaning := _detail(code)) is not None]

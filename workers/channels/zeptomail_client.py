@@ -8,7 +8,8 @@ from postroom.config.structs import ZeptomailChannel
 from postroom.log import get_logger
 from postroom.outcome import Cause, ChannelFault, Phase
 from postroom.secret import Secret
-from workers.channels.http_pool import TIMEOUTS, HttpAnswer, HttpPool, Lost, Timeouts, checked_url
+from workers.channels.http_pool import TIMEOUTS, HttpAnswer, HttpPool, Lost, Timeouts, checked_url, look_at
+from workers.channels.seam import Check
 from workers.channels.zeptomail_said import Said, read
 
 SCHEME = "Zoho-enczapikey"
@@ -27,9 +28,11 @@ class ZeptomailClient:
     def __init__(self, config: ZeptomailChannel, timeouts: Timeouts = TIMEOUTS) -> None:
         self._channel = config.name
         self._base = base_of(config.base_url)
+        self._ca_file, self._timeouts = config.ca_file, timeouts
         self._pool = HttpPool(config.ca_file, timeouts)
         given = (config.token, *([config.second_token] if config.second_token else []))
-        self.tokens = tuple(map(normalise_token, given))
+        self.given = tuple(map(normalise_token, given))
+        self.tokens = self.given  # in the order in which they are tried
 
     @property
     def closed(self) -> bool:
@@ -69,6 +72,10 @@ class ZeptomailClient:
         }
         answer = await self._pool.post(url, body, headers)
         return (answer, read(answer.body)) if isinstance(answer, HttpAnswer) else answer
+
+    async def look(self) -> tuple[tuple[Check, ...], ChannelFault | None]:
+        """Resolve, connect and shake hands."""
+        return await look_at(self._base, self._ca_file, self._timeouts)
 
     async def aclose(self) -> None:
         """Close the pool."""
