@@ -16,15 +16,15 @@ from bench.run import Run
 # In the order of the table. Each is a module of `bench.scenarios` with `measure(run)`; the seconds are for telling
 # how long it takes.
 SCENARIOS = {
-    "accept": 45,
-    "deliver-smtp": 60,
+    "accept": 40,
+    "deliver-smtp": 70,
     "deliver-api": 60,
     "end-to-end": 90,
-    "latency": 115,
+    "latency": 110,
     "backlog": 120,
-    "agents": 110,
+    "agents": 120,
     "workers": 80,
-    "memory": 110,
+    "memory": 150,
     "neighbour": 130,
     "cost": 50,
 }

@@ -26,9 +26,7 @@ class Row(Struct, kw_only=True):
     figure: float | None = None
     baseline: float | None = None
     ratio: float | None = None
-    spread: tuple[float, float] | None = (
-        None  # lowest and highest ratio, or figure where there is no baseline
-    )
+    spread: tuple[float, float] | None = None  # lowest and highest ratio, or figure where none is
     must: str = ""
     stretch: str = ""
     holds: bool = False

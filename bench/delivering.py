@@ -10,7 +10,7 @@ from bench.product import Agents, Product, RedisServer, failures
 from bench.run import Run, as_json
 
 CONNECTIONS = 20
-COUNT = 20_000
+COUNT = 10_000
 BEGIN = 0.15  # shares of the count between which the rate is taken: warm, and with all lanes at work
 END = 0.95
 ROOM = 10_000_000  # numbers for each use of a load, so that no ref comes twice

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import msgspec
 
 from bench.arithmetic import Row
+from bench.plots.draw import draw_plots
 from bench.run import Run
 
 COLUMNS = ("scenario", "figure", "baseline", "ratio", "spread", "must", "holds")
@@ -84,8 +86,10 @@ def write_results(
         "machine": machine,
         "versions": versions,
         "pairs": run.pairs,
+        "minutes": round((time.monotonic() - run.began) / 60, 1),
         "rows": msgspec.to_builtins(list(rows)),
         "series": run.series,
     }
     path.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
-    print(f"Written: {path}")
+    drawn = draw_plots(folder, result["series"], machine)
+    print("Written:", ", ".join(map(str, [path, *drawn])))

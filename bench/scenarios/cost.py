@@ -12,7 +12,7 @@ from bench.scenarios.end_to_end import WARMUP, flood
 from bench.sinks.client import OwnSink
 from bench.stacks import STACKS
 
-COUNTS = {"postroom": 3_000, "arq": 600}
+COUNTS = {"postroom": 2_000, "arq": 300}
 INSIDE = re.compile(rb"^\+[0-9.]+ \[[0-9]+ lua\]")
 REPLY = b"+OK\r\n"
 

@@ -7,7 +7,7 @@ from bench.run import Run, as_json
 from bench.sinks.client import OwnSink
 from bench.stacks import STACKS, Stack
 
-COUNTS = {"postroom": 10_000, "celery": 1_500, "arq": 1_000}  # each takes some four seconds
+COUNTS = {"postroom": 8_000, "celery": 800, "arq": 800}  # some seconds each
 WARMUP = 100
 BASELINES = {
     "celery": ("FastAPI + Celery + Jinja2 + EmailMessage + smtplib", ratio_at_least(7, "×"), "15×"),

@@ -15,7 +15,7 @@ from bench.sinks.client import OwnSink
 QUIET = tuple(f"quiet-{number}" for number in range(20))
 FLOOD = 50_000
 DEAD = 200
-EACH = 25  # messages of each quiet agent
+EACH = 20  # messages of each quiet agent
 INTERVAL = 0.4
 
 

@@ -1,5 +1,7 @@
 """The bench's arithmetic: what a run's legs come to, and when a row holds."""
 
+import xml.etree.ElementTree as ET
+
 import pytest
 
 from bench.arithmetic import (
@@ -14,6 +16,7 @@ from bench.arithmetic import (
     within,
 )
 from bench.bodies import FIND_MARKER, Template, marker, order
+from bench.plots.draw import draw_plots
 from bench.report import cells
 
 
@@ -89,3 +92,21 @@ def test_a_request_keeps_its_length_whatever_its_number():
     assert len(body) == template.size
     assert marker(12_345_678).encode() == FIND_MARKER(body)[0]
     assert b'"client_ref": "order-B12345678-shipped"' in body
+
+
+def test_the_plots_of_the_same_results_are_the_same(tmp_path):
+    """And well-formed, with every measured median in words."""
+    series = {
+        "accept": {"postroom": [700.0, 812.0, 901.0], "empty_handler": [1000.0, 1234.0, 1300.0]},
+        "latency": {"postroom": [7.0, 8.0], "celery": [17.0, 39.0], "cold": [44.0]},
+        "backlog": {"1000": [640.0], "300000": [611.0]},
+    }
+    machine = {"processor": "A & B", "system": "Linux 6.1-x"}
+    drawn = draw_plots(tmp_path, series, machine)
+    before = [path.read_bytes() for path in drawn]
+    assert ["throughput.svg", "latency.svg", "backlog.svg"] == [path.name for path in drawn]
+    assert before == [path.read_bytes() for path in draw_plots(tmp_path, series, machine)]
+    words = ["".join(ET.fromstring(plot).itertext()) for plot in before]
+    assert all(word in words[0] for word in ("812", "1,234", "empty Litestar handler"))
+    assert all(word in words[1] for word in ("44", "39"))
+    assert all(word in words[2] for word in ("611", "300,000"))
