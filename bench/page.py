@@ -39,7 +39,8 @@ def page(results: dict[str, Any]) -> str:
     of = (
         f"Measured on {results['at'][:10]} on {where}, Python {versions['python']}; {results['pairs']} pairs."
     )
-    return "\n".join(lines) + f"\n\n{of}\n"
+    plot = "![Throughput of Postroom beside its baselines](docs/bench/throughput.svg)"
+    return "\n".join([plot, "", *lines, "", of]) + "\n"
 
 
 def _line(row: Row) -> str:

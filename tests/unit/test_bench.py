@@ -2,6 +2,7 @@
 
 import xml.etree.ElementTree as ET
 
+import msgspec
 import pytest
 
 from bench.arithmetic import (
@@ -16,6 +17,7 @@ from bench.arithmetic import (
     within,
 )
 from bench.bodies import FIND_MARKER, Template, marker, order
+from bench.page import page
 from bench.plots.draw import draw_plots
 from bench.report import cells
 
@@ -110,3 +112,22 @@ def test_the_plots_of_the_same_results_are_the_same(tmp_path):
     assert all(word in words[0] for word in ("812", "1,234", "empty Litestar handler"))
     assert all(word in words[1] for word in ("44", "39"))
     assert all(word in words[2] for word in ("611", "300,000"))
+
+
+def test_the_page_tells_every_row_and_the_machine():
+    """What does not hold stands out."""
+    rows = [
+        compare(row(), [(50, 100)], ratio_at_least(0.65)),
+        alone(row(), [140], figure_at_most(150, " ms")),
+    ]
+    results = {
+        "at": "2026-01-02T03:04:05+00:00",
+        "machine": {"processor": "A processor", "memory": "24 GB", "system": "Linux 6.1"},
+        "versions": {"python": "3.11.7"},
+        "pairs": 3,
+        "rows": msgspec.to_builtins(rows),
+    }
+    lines = page(results).replace("\N{EN DASH}", "-").splitlines()
+    assert "| accept | 50 POST/s | nothing: 100 | 0.5 | 0.5-0.5 | ≥ 0.65 | **no** |" in lines
+    assert "| accept | 140 POST/s | nothing | - | 140-140 | ≤ 150 ms | yes |" in lines
+    assert "A processor" in lines[-1]
