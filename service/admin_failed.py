@@ -68,7 +68,7 @@ class FailedLooks:
         if not set(states) <= set(BADLY):
             faults.append(Fault("/state", f"must be among: {', '.join(BADLY)}"))
         cursor = query.get("cursor", "0")
-        if not (cursor.isascii() and cursor.isdigit() and len(cursor) <= 20):
+        if not (cursor.isascii() and cursor.isdigit() and len(cursor) <= 24):
             faults.append(Fault("/cursor", "is none of ours"))
         since = await read_moment(self._desk.watch, query["since"]) if "since" in query else 0
         until = await read_moment(self._desk.watch, query.get("ended_before", "0s"))

@@ -14,13 +14,12 @@ from postroom.errors import Code, RefusedError
 from postroom.heart import Heart
 from postroom.ledger.accept import Acceptance, Offer
 from postroom.ledger.changes import Journal, Notes
-from postroom.ledger.clients import connection_maker, end_tasks, reading_client
+from postroom.ledger.clients import end_tasks, open_pipe, reading_client
 from postroom.ledger.delivery import Ended
 from postroom.ledger.digests import Digests
 from postroom.ledger.errors import LedgerUnavailableError, LedgerUnconfirmedError
 from postroom.ledger.files import Files
 from postroom.ledger.keys import agent_of
-from postroom.ledger.pipe import ScriptPipe
 from postroom.ledger.reading import Reading
 from postroom.ledger.record import Record
 from postroom.ledger.resolved import Resolved
@@ -55,8 +54,8 @@ class Desk:
         self._published = False
         url, replicas = config.redis.url, config.redis.min_replicas_ack
         self._pipes = [
-            ScriptPipe(
-                connection_maker(url),
+            open_pipe(
+                url,
                 deadline=ACCEPT_SECONDS,
                 replicas=replicas,
                 observe=metrics.pipes.observer(op),

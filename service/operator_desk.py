@@ -12,11 +12,10 @@ from postroom.config.structs import Config
 from postroom.config.units import milliseconds
 from postroom.errors import Code, RefusedError
 from postroom.ledger.changes import Journal
-from postroom.ledger.clients import connection_maker
+from postroom.ledger.clients import open_pipe
 from postroom.ledger.delivery import Ended
 from postroom.ledger.keys import agent_of
 from postroom.ledger.operating import Operating
-from postroom.ledger.pipe import ScriptPipe
 from postroom.metrics import EdgeMetrics
 from service.admin_edge import Call
 from service.desk import Desk
@@ -59,7 +58,7 @@ class OperatorDesk:
         self._log = log
         config = live.current
         url, replicas = config.redis.url, config.redis.min_replicas_ack
-        self._pipe = ScriptPipe(connection_maker(url), deadline=LEDGER_SECONDS, replicas=replicas)
+        self._pipe = open_pipe(url, deadline=LEDGER_SECONDS, replicas=replicas)
         self.operating = Operating(
             self._pipe,
             content_ms=milliseconds(config.retention.content),

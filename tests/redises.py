@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Self
@@ -124,6 +125,88 @@ class Servers:
             assert time.monotonic() < deadline, ask(started[0].port, "INFO", "sentinel")
             time.sleep(0.05)
         return started
+
+
+class Cluster:
+    """Three primaries, each with a replica. Use it inside of `Servers`."""
+
+    def __init__(self, servers: Servers) -> None:
+        options = (
+            "--cluster-enabled",
+            "yes",
+            "--cluster-node-timeout",
+            1500,
+            "--cluster-replica-validity-factor",
+            0,
+        )
+        self.nodes = [servers.start(*options) for _ in range(6)]
+        first, edges = self.nodes[0], (0, 5461, 10923, 16384)
+        for node in self.nodes[1:]:
+            ask(first.port, "CLUSTER", "MEET", "127.0.0.1", node.port)
+        for n in range(3):
+            ask(self.nodes[n].port, "CLUSTER", "ADDSLOTSRANGE", edges[n], edges[n + 1] - 1)
+        self._until(lambda: all(b"cluster_known_nodes:6" in self._info(node) for node in self.nodes))
+        for n in range(3):
+            self._until(lambda n=n: self._replicates(self.nodes[n + 3], self.nodes[n]))
+        self._until(lambda: all(b"cluster_state:ok" in self._info(node) for node in self.nodes))
+        links = lambda: [ask(node.port, "INFO", "replication") for node in self.nodes[3:]]  # noqa: E731
+        self._until(lambda: all(b"master_link_status:up" in link for link in links()))
+
+    @property
+    def url(self) -> str:
+        """What Postroom is given."""
+        return "redis+cluster://" + ",".join(f"127.0.0.1:{node.port}" for node in self.nodes)
+
+    def id_of(self, node: Server) -> str:
+        """Return a node's id."""
+        return ask(node.port, "CLUSTER", "MYID").split(b"\r\n")[1].decode()
+
+    def primary_of(self, slot: int, among: list[Server] | None = None) -> Server | None:
+        """Return the node that serves a slot, as a living one knows it; None where it says nobody."""
+        for asked in among or self.nodes:
+            assert asked.process is not None
+            if asked.process.poll() is not None:
+                continue
+            for line in ask(asked.port, "CLUSTER", "NODES").decode().splitlines():
+                words = line.split()
+                if len(words) > 8 and "fail" not in words[2].split(","):
+                    for part in words[8:]:
+                        low, _, high = part.partition("-")
+                        if low.isdigit() and int(low) <= slot <= int(high or low):
+                            port = int(words[1].partition("@")[0].rpartition(":")[2])
+                            return next(node for node in self.nodes if node.port == port)
+        return None
+
+    def move(self, slot: int, target: Server, pause: float = 0.0) -> int:
+        """Move a slot as `redis-cli --cluster reshard` does, `pause` seconds between its steps; return its keys."""
+        source = self.primary_of(slot)
+        ask(target.port, "CLUSTER", "SETSLOT", slot, "IMPORTING", self.id_of(source))
+        ask(source.port, "CLUSTER", "SETSLOT", slot, "MIGRATING", self.id_of(target))
+        moved = 0
+        while names := [
+            w for w in ask(source.port, "CLUSTER", "GETKEYSINSLOT", slot, 20).split(b"\r\n")[2::2] if w
+        ]:
+            words = [name.decode() for name in names]
+            reply = ask(source.port, "MIGRATE", "127.0.0.1", target.port, "", 0, 5000, "KEYS", *words)
+            assert reply.startswith((b"+OK", b"+NOKEY")), reply
+            moved += len(names)
+            time.sleep(pause)
+        for node in (target, source, *self.nodes):
+            if node.process is not None and node.process.poll() is None:
+                ask(node.port, "CLUSTER", "SETSLOT", slot, "NODE", self.id_of(target))
+        return moved
+
+    def _replicates(self, replica: Server, primary: Server) -> bool:
+        return b"+OK" in ask(replica.port, "CLUSTER", "REPLICATE", self.id_of(primary))
+
+    def _info(self, node: Server) -> bytes:
+        return ask(node.port, "CLUSTER", "INFO")
+
+    def _until(self, condition: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + 30
+        while not condition():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
 
 
 def primary_of(sentinel: Server) -> int:

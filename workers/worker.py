@@ -16,11 +16,10 @@ from postroom.config.units import milliseconds, seconds
 from postroom.exporter import Exporter
 from postroom.heart import Heart
 from postroom.ledger.changes import Journal, Notes
-from postroom.ledger.clients import connection_maker, end_tasks, reading_client
+from postroom.ledger.clients import end_tasks, open_pipe, reading_client
 from postroom.ledger.delivery import Delivery
 from postroom.ledger.errors import LedgerUnavailableError
 from postroom.ledger.files import FileContents
-from postroom.ledger.pipe import ScriptPipe
 from postroom.ledger.reading import Reading
 from postroom.ledger.watch import Watch
 from postroom.library import Library, publish_templates
@@ -86,8 +85,8 @@ class WorkerProcess:
 
     def _build_carrier(self, client: Redis, arq: ArqRedis, metrics: CarrierMetrics) -> tuple[Carrier, Bell]:
         config = self._config
-        pipe = ScriptPipe(
-            connection_maker(config.redis.url),
+        pipe = open_pipe(
+            config.redis.url,
             deadline=PIPE_SECONDS,
             replicas=config.redis.min_replicas_ack,
             observe=metrics.pipes.observer("work"),

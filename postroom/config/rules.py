@@ -13,7 +13,7 @@ from postroom.address import AddressError, domain_of, parse_address
 from postroom.config.structs import Agent, Caller, ChannelConfig, Config, SmtpChannel, Token, ZeptomailChannel
 from postroom.config.units import seconds
 from postroom.decode import Fault
-from postroom.ledger.redis_url import find_url_problem
+from postroom.ledger.redis_url import find_url_problem, is_cluster
 
 CROSSED = {(587, "implicit"): "starttls", (465, "starttls"): "implicit"}
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -31,6 +31,9 @@ def find_faults(config: Config, *, known_agents: Collection[str] = ()) -> list[F
     for name, url in (("url", config.redis.url), ("arq_url", config.redis.arq_url)):
         if url is not None and (problem := find_url_problem(url)):
             faults.append(Fault(f"/redis/{name}", problem))
+    if is_cluster(config.redis.arq_url or config.redis.url):
+        text = "must name another Redis, which is no cluster: arq's keys do not fit into one"
+        faults.append(Fault("/redis/arq_url", text))
     return faults
 
 

@@ -7,7 +7,7 @@ from msgspec import Struct
 from postroom.ledger.codec import encode_payload
 from postroom.ledger.delivery import Ended
 from postroom.ledger.keys import agent_of, place_of
-from postroom.ledger.pipe import ScriptPipe
+from postroom.ledger.pipe import Pipe
 from postroom.ledger.record import Record, read_record
 from postroom.ledger.resolved import Resolved, read_resolved
 from postroom.message import Payload
@@ -93,7 +93,7 @@ class Untimely(Struct, frozen=True):
 class Acceptance:
     """The callers' side of the ledger: a message begins here, and may be called back."""
 
-    def __init__(self, pipe: ScriptPipe, large: ScriptPipe, *, content_ms: int, message_ms: int) -> None:
+    def __init__(self, pipe: Pipe, large: Pipe, *, content_ms: int, message_ms: int) -> None:
         """`large` is a second pipe, for requests that would hold up the group on `pipe`."""
         self._pipe = pipe
         self._large = large

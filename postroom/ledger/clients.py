@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from redis.asyncio import Redis
 from redis.asyncio.connection import AbstractConnection
@@ -10,8 +10,10 @@ from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 
+from postroom.ledger.cluster import ClusterClient, ClusterPipe, connection_of
 from postroom.ledger.connection import told_when_lost
-from postroom.ledger.redis_url import open_pool
+from postroom.ledger.pipe import Observe, ScriptPipe
+from postroom.ledger.redis_url import is_cluster, open_pool, open_topology
 
 CONNECT_SECONDS = 2.0
 CANCEL_AGAIN_SECONDS = 0.1
@@ -21,6 +23,17 @@ def connection_options(url: str) -> dict[str, Any]:
     """Return what every connection has: a bound on connecting and, where there is a network, keepalive."""
     keepalive = {} if url.startswith("unix:") else {"socket_keepalive": True}
     return {"socket_connect_timeout": CONNECT_SECONDS, **keepalive}
+
+
+def open_pipe(
+    url: str, *, deadline: float, replicas: int = 0, observe: Observe | None = None
+) -> ScriptPipe | ClusterPipe:
+    """Return the way to the ledger's scripts; the options are those of a `ScriptPipe`."""
+    if is_cluster(url):
+        topology = open_topology(url)
+        make = connection_of(topology, retry=Retry(ExponentialBackoff(), 0), **connection_options(url))
+        return ClusterPipe(topology, make, deadline=deadline, replicas=replicas, observe=observe)
+    return ScriptPipe(connection_maker(url), deadline=deadline, replicas=replicas, observe=observe)
 
 
 def connection_maker(url: str) -> Callable[[], AbstractConnection]:
@@ -33,17 +46,20 @@ def connection_maker(url: str) -> Callable[[], AbstractConnection]:
 
 
 def reading_client(url: str, *, timeout: float | None = 2.0) -> Redis:
-    """Return a pooled client for reads: one quick retry, since a stale pooled connection is no outage."""
-    pool = open_pool(
-        url,
-        socket_timeout=timeout,
-        retry=Retry(ExponentialBackoff(cap=0.1, base=0.01), 1),
-        retry_on_error=[RedisConnectionError],
-        max_connections=64,
+    """Return a pooled client for reads: one quick retry, since a stale pooled connection is no outage.
+
+    For a cluster it is none of redis-py's, but has what the ledger uses of one.
+    """
+    options: dict[str, Any] = {
+        "socket_timeout": timeout,
+        "retry": Retry(ExponentialBackoff(cap=0.1, base=0.01), 1),
+        "retry_on_error": [RedisConnectionError],
+        "max_connections": 64,
         **connection_options(url),
-    )
-    # Given up by hand: a client closes the pool that it was made from.
-    return Redis.from_pool(told_when_lost(pool))
+    }
+    if is_cluster(url):
+        return cast(Redis, ClusterClient(open_topology(url), **options))
+    return Redis.from_pool(told_when_lost(open_pool(url, **options)))
 
 
 async def end_tasks(*tasks: asyncio.Task[Any]) -> None:

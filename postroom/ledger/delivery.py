@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 from postroom.ledger.codec import decode_payload
 from postroom.ledger.files import collect_files
 from postroom.ledger.keys import PARTITIONS, agent_of, place_of, place_of_partition
-from postroom.ledger.pipe import ScriptPipe
+from postroom.ledger.pipe import Pipe
 from postroom.message import Payload
 from postroom.outcome import ChannelFault
 from postroom.states import PRIORITIES, PROFILES, State
@@ -156,7 +156,7 @@ class Cursor(NamedTuple):
 class Delivery:
     """All calls name their agent by the message id or outright; none is repeated here."""
 
-    def __init__(self, pipe: ScriptPipe, *, lease_ms: int, content_ms: int, message_ms: int) -> None:
+    def __init__(self, pipe: Pipe, *, lease_ms: int, content_ms: int, message_ms: int) -> None:
         self._pipe = pipe
         self.lease_ms = lease_ms
         self._content_ms = content_ms

@@ -2,7 +2,8 @@
 
 LedgerError
 ├─ LedgerUnavailableError   surely not written: not connected, loading, read-only
-│  └─ LedgerFullError       Redis refuses writes for want of memory
+│  ├─ LedgerFullError       Redis refuses writes for want of memory
+│  └─ LedgerMovedError      another node of the cluster serves it, or will
 └─ LedgerUnconfirmedError   may have been written: connection or replicas were lost before we knew
 """
 
@@ -17,6 +18,10 @@ class LedgerUnavailableError(LedgerError):
 
 class LedgerFullError(LedgerUnavailableError):
     """Redis is out of memory and took nothing."""
+
+
+class LedgerMovedError(LedgerUnavailableError):
+    """This node of a cluster does not serve the partition, or is giving it away; nothing was changed."""
 
 
 class LedgerUnconfirmedError(LedgerError):

@@ -24,7 +24,7 @@ from postroom.ledger.keys import (
     place_of_partition,
     provider_key,
 )
-from postroom.ledger.pipe import ScriptPipe
+from postroom.ledger.pipe import Pipe
 
 ACCEPT_MS = 600_000  # a file that was found for an accept stays so long; the accept itself has seconds
 LOOK_AGAIN_MS = 600_000
@@ -51,7 +51,7 @@ def file_id(caller: str, content_type: str, data: bytes) -> str:
 class Files:
     """The cache as callers and their messages see it."""
 
-    def __init__(self, pipe: ScriptPipe, large: ScriptPipe) -> None:
+    def __init__(self, pipe: Pipe, large: Pipe) -> None:
         self._pipe = pipe
         self._large = large
 
@@ -88,7 +88,7 @@ class Files:
         return StoredFile(file, reply[0].decode(), reply[1], reply[2]) if reply else None
 
 
-async def collect_files(pipe: ScriptPipe, client: Redis) -> int:
+async def collect_files(pipe: Pipe, client: Redis) -> int:
     """Drop files that are over and that no message needs; return how many.
 
     Raises:
@@ -116,7 +116,7 @@ async def _over(client: Redis, key: str) -> list[str]:
     return [file.decode() for file in found]
 
 
-async def _needed(pipe: ScriptPipe, files: list[str]) -> set[str]:
+async def _needed(pipe: Pipe, files: list[str]) -> set[str]:
     places = [place_of_partition(number) for number in range(PARTITIONS)]
     calls = (pipe.call("held_files", p.agenda, p.prefix, "", 0, 0, *files) for p in places)
     rows = await asyncio.gather(*calls)

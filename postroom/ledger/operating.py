@@ -7,7 +7,7 @@ from msgspec import Struct
 
 from postroom.ledger.delivery import Ended
 from postroom.ledger.keys import agent_of, place_of
-from postroom.ledger.pipe import ScriptPipe
+from postroom.ledger.pipe import Pipe
 from postroom.ledger.resolved import Resolved, read_resolved
 from postroom.states import PRIORITIES, State
 
@@ -90,7 +90,7 @@ class Operating:
     All of them may be repeated.
     """
 
-    def __init__(self, pipe: ScriptPipe, *, content_ms: int, message_ms: int) -> None:
+    def __init__(self, pipe: Pipe, *, content_ms: int, message_ms: int) -> None:
         self._pipe = pipe
         self._content_ms = content_ms
         self._message_ms = message_ms

@@ -8,7 +8,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, Protocol
 
 import hiredis
 from msgspec import Struct
@@ -17,6 +17,7 @@ from redis.exceptions import (
     BusyLoadingError,
     ClusterDownError,
     MasterDownError,
+    MovedError,
     NoPermissionError,
     NoScriptError,
     OutOfMemoryError,
@@ -29,6 +30,7 @@ from redis.exceptions import (
 from postroom.ledger.errors import (
     LedgerError,
     LedgerFullError,
+    LedgerMovedError,
     LedgerUnavailableError,
     LedgerUnconfirmedError,
 )
@@ -46,7 +48,19 @@ NOTHING_DONE = (
     ReadOnlyError,
     TryAgainError,
 )
-NOTHING_DONE_WORDS = ("MISCONF", "NOREPLICAS", "BUSY", "UNKILLABLE", "READONLY", "LOADING")
+NOTHING_DONE_WORDS = (
+    "MISCONF",
+    "NOREPLICAS",
+    "BUSY",
+    "UNKILLABLE",
+    "READONLY",
+    "LOADING",
+    "CLUSTERDOWN",
+    "TRYAGAIN",
+)
+
+MOVED_WORDS = ("MOVED ", "ASK ")
+NOT_HERE = "attempted to access a non local key"  # said of the guard, the first thing a script does
 
 MakeConnection = Callable[[], AbstractConnection]
 Observe = Callable[[int, float], None]
@@ -62,6 +76,22 @@ class _Call(Struct, eq=False):
         return ("EVALSHA", self.script.sha, 1, self.key, *self.args)
 
 
+class Pipe(Protocol):
+    """A way to the ledger's scripts."""
+
+    async def call(self, name: str, key: str, *args: Any) -> Any:
+        """See `ScriptPipe.call`."""
+        ...
+
+    def begin(self, name: str, key: str, *args: Any) -> asyncio.Future[Any]:
+        """See `ScriptPipe.begin`."""
+        ...
+
+    async def aclose(self) -> None:
+        """See `ScriptPipe.aclose`."""
+        ...
+
+
 class ScriptPipe:
     """One process's way to the ledger's scripts. Never retries a call: only its owner knows if it may."""
 
@@ -73,6 +103,7 @@ class ScriptPipe:
         replicas: int = 0,
         replica_ms: int = 1000,
         observe: Observe | None = None,
+        scripts: dict[str, Script] | None = None,
     ) -> None:
         """`deadline` bounds connecting and each flush, in seconds.
 
@@ -83,7 +114,7 @@ class ScriptPipe:
         self._deadline = deadline
         self._replicas = replicas
         self._replica_ms = replica_ms
-        self._scripts = load_scripts()
+        self._scripts = scripts or load_scripts()
         self._connection: AbstractConnection | None = None
         self._waiting: list[_Call] = []
         self._flusher: asyncio.Task[None] | None = None
@@ -208,6 +239,8 @@ def _settle(call: _Call, reply: Any, *, acknowledged: bool) -> None:
     text = str(reply)
     if isinstance(reply, OutOfMemoryError) or "OOM " in text:
         call.reply.set_exception(LedgerFullError("Redis is out of memory"))
+    elif text.startswith(MOVED_WORDS) or NOT_HERE in text or isinstance(reply, MovedError):
+        call.reply.set_exception(LedgerMovedError("another node of the cluster serves this"))
     elif isinstance(reply, NOTHING_DONE) or text.startswith(NOTHING_DONE_WORDS) or _was_refused_inside(text):
         call.reply.set_exception(LedgerUnavailableError("Redis refuses writes at the moment"))
     else:

@@ -45,13 +45,18 @@ class Script(Struct, frozen=True):
     sha: str
 
 
+# A node of a cluster that is giving a slot away refuses a key it does not have: asked for first, so that a script
+# runs where all keys of its partition are, or changes nothing.
+GUARD = b"redis.call('EXISTS', ARGV[1] .. 'nowhere')\n"
+
+
 @cache
-def load_scripts() -> dict[str, Script]:
-    """Read all scripts from the package."""
+def load_scripts(*, guarded: bool = False) -> dict[str, Script]:
+    """Read all scripts from the package; `guarded` is for a Redis Cluster."""
     folder = files("postroom.ledger") / "scripts"
     prelude = (folder / "prelude.lua").read_bytes()
     scripts = {}
     for name in NAMES:
-        source = prelude + b"\n" + (folder / f"{name}.lua").read_bytes()
+        source = (GUARD if guarded else b"") + prelude + b"\n" + (folder / f"{name}.lua").read_bytes()
         scripts[name] = Script(name, source, hashlib.sha1(source, usedforsecurity=False).hexdigest())
     return scripts

@@ -103,7 +103,7 @@ SECRET = {"username": '"user"', "password": '{ env = "PASSWORD" }'}
         ("[redis]\nhost = 'x'", [("/redis/host", "unknown field")]),
         ("[redis]\nmin_replicas_ack = -1", [("/redis/min_replicas_ack", "expected `int` >= 0")]),
         ("[redis]\nmin_replicas_ack = 6", [("/redis/min_replicas_ack", "expected `int` <= 5")]),
-        ("[redis]\nurl = 'http://x'", [("/redis/url", "must start with one of: redis://, rediss://, unix://, redis+sentinel://, rediss+sentinel://")]),
+        ("[redis]\nurl = 'http://x'", [("/redis/url", "must start with one of: redis://, rediss://, unix://, redis+sentinel://, rediss+sentinel://, redis+cluster://, rediss+cluster://")]),
         ("[retention]\ncontent = 3600", [("/retention/content", "expected `str`, got `int`")]),
         ("[retention]\nmessage = '3 days'", [("/retention/message", re.compile("expected `str` matching.*"))]),
         ("[retention]\nmessage = '-1h'", [("/retention/message", re.compile("expected `str` matching.*"))]),

@@ -3,6 +3,8 @@
 import pytest
 from redis.asyncio.sentinel import SentinelConnectionPool, SentinelManagedSSLConnection
 
+from postroom.config.rules import find_faults
+from postroom.config.structs import Config, Redis
 from postroom.ledger.redis_url import find_url_problem, open_pool
 
 
@@ -22,7 +24,7 @@ def test_right_urls(url):
     ("url", "words"),
     [
         ("http://x", "must start with"), ("h:6379", "must start with"), ("redis://h:port", "host and port"),
-        ("redis+sentinel://", "must name sentinels"), ("redis+sentinel://a:1", "must name sentinels"),
+        ("redis+sentinel://", "must name hosts"), ("redis+sentinel://a:1", "must name sentinels"),
         ("redis+sentinel://a:99999/mail", "hosts and ports"), ("redis+sentinel://u:secret@a:b/mail", "hosts and ports"),
     ],
 )  # fmt: skip
@@ -50,3 +52,18 @@ async def test_a_sentinel_url_says_everything():
     asked = [client.connection_pool.connection_kwargs for client in pool.sentinel_manager.sentinels]
     assert [("a", 1), ("b", 26379)] == [(k["host"], k["port"]) for k in asked]
     assert {("s", "t")} == {(k["username"], k["password"]) for k in asked}
+
+
+@pytest.mark.parametrize("url", ["redis+cluster://a,b:7001", "rediss+cluster://u:p@a/0?ssl_ca_certs=/x"])
+def test_a_cluster_needs_another_redis_for_the_rounds(url):
+    """It is a right URL, and with it `arq_url` is asked for, which may be no cluster either."""
+    assert find_url_problem(url) is None
+    for arq_url, faulty in ((None, True), (url, True), ("redis://beside", False)):
+        found = find_faults(Config(redis=Redis(url=url, arq_url=arq_url)))
+        assert faulty is ("/redis/arq_url" in [fault.pointer for fault in found])
+
+
+@pytest.mark.parametrize("url", ["redis+cluster://", "redis+cluster://a/3", "redis+cluster://a:x"])
+def test_wrong_cluster_urls(url):
+    """No hosts, a database, a port that is none."""
+    assert find_url_problem(url)

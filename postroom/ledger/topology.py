@@ -1,0 +1,89 @@
+"""Which node of a Redis Cluster serves which slot, as the cluster last said."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any
+
+from redis.asyncio import ConnectionPool, Redis
+from redis.crc import key_slot
+from redis.exceptions import RedisError
+
+from postroom.ledger.errors import LedgerUnavailableError
+
+REFRESH_PAUSE = 0.1  # seconds between two looks: what failed in between was by the same old map
+NODE_SECONDS = 1.0
+Node = tuple[str, int]
+
+
+class Topology:
+    """Shared by everything of one client. Learns anew when it is told that something was wrong."""
+
+    def __init__(self, seeds: list[Node], make_pool: Callable[..., ConnectionPool]) -> None:
+        """`make_pool` is given host and port, and further options of its connections."""
+        self._seeds = seeds
+        self._make_pool = make_pool
+        self._ranges: list[tuple[int, int, Node]] = []
+        self._asked_at = 0.0
+        self._asking = asyncio.Lock()
+
+    def pool(self, node: Node, **options: Any) -> ConnectionPool:
+        """Return a pool of connections to one node."""
+        return self._make_pool(*node, **options)
+
+    async def node_of(self, key: str | bytes) -> Node:
+        """Return the primary that serves a key.
+
+        Raises:
+            LedgerUnavailableError: no node says so.
+        """
+        slot = key_slot(key.encode() if isinstance(key, str) else key)
+        for _ in range(2):
+            for first, last, node in self._ranges:
+                if first <= slot <= last:
+                    return node
+            await self.refresh()
+        raise LedgerUnavailableError("no node of the cluster serves this slot")
+
+    async def primaries(self) -> list[Node]:
+        """Return all primaries that serve slots, in a fixed order."""
+        if not self._ranges:
+            await self.refresh()
+        return sorted({node for _, _, node in self._ranges})
+
+    async def refresh(self) -> None:
+        """Ask the nodes, one after the other, until one answers.
+
+        Raises:
+            LedgerUnavailableError: none does.
+        """
+        async with self._asking:
+            if self._ranges and time.monotonic() - self._asked_at < REFRESH_PAUSE:
+                return
+            known = [node for _, _, node in self._ranges]
+            for node in dict.fromkeys([*known, *self._seeds]):
+                if found := await self._ask(node):
+                    self._ranges, self._asked_at = found, time.monotonic()
+                    return
+        raise LedgerUnavailableError("no node of the cluster answers")
+
+    async def _ask(self, node: Node) -> list[tuple[int, int, Node]]:
+        client = Redis.from_pool(
+            self.pool(node, socket_timeout=NODE_SECONDS, socket_connect_timeout=NODE_SECONDS)
+        )
+        try:
+            rows = await client.execute_command("CLUSTER SLOTS")  # type: ignore[no-untyped-call]
+        except (RedisError, OSError):
+            return []
+        finally:
+            await client.aclose()
+        if isinstance(rows, dict):  # redis-py shapes it: (first, last) → primary and replicas
+            return [(a, b, _address(found["primary"], node)) for (a, b), found in rows.items()]
+        return [(row[0], row[1], _address(row[2], node)) for row in rows]
+
+
+def _address(told: Any, asked: Node) -> Node:
+    """Return an address; a node that does not know its own is the one that was asked."""
+    host, port = told[0], told[1]
+    host = host.decode() if isinstance(host, bytes) else host
+    return host or asked[0], int(port)
