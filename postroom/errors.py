@@ -49,6 +49,7 @@ class Code(StrEnum):
     INVALID_REQUEST = "invalid_request"
     UNKNOWN_TEMPLATE = "unknown_template"
     INVALID_VARIABLES = "invalid_variables"
+    INVALID_TEMPLATE = "invalid_template"
     RATE_LIMITED = "rate_limited"
     REQUEST_TIMEOUT = "request_timeout"
     UNAVAILABLE = "unavailable"

@@ -14,7 +14,9 @@ from postroom.ledger.clients import reading_client
 from postroom.ledger.errors import LedgerUnavailableError
 from postroom.ledger.watch import Watch
 from postroom.settings import Settings
-from postroom.templates import TemplatesError, TemplateSet
+from postroom.templates import Template, TemplateFault, TemplatesError, TemplateSet
+from postroom.templates.folder import read_folder
+from postroom.templates.judging import judge
 
 REDIS_SECONDS = 3.0
 
@@ -31,15 +33,20 @@ def load_everything(settings: Settings, environ: Mapping[str, str]) -> tuple[Con
 
 
 def load_templates(config: Config) -> TemplateSet:
-    """Load the templates of a configuration.
+    """Load the templates of a configuration, once another process has judged them.
 
     Raises:
         BrokenTemplatesError: one of them is wrong.
     """
     try:
-        return TemplateSet.load_folder(config.templates.dir)
+        faults: list[TemplateFault] = []
+        files = read_folder(config.templates.dir, faults)
+        faults += judge(files)
     except TemplatesError as error:
         raise BrokenTemplatesError(error) from None
+    if faults:
+        raise BrokenTemplatesError(TemplatesError(faults))
+    return TemplateSet(Template(name, of_one) for name, of_one in files.items())
 
 
 class BrokenTemplatesError(PostroomError):

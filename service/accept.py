@@ -29,11 +29,11 @@ from postroom.ledger.files import Files, StoredFile
 from postroom.ledger.record import Record
 from postroom.message import Payload, TemplateUse
 from postroom.origin import Origin
-from postroom.templates import TemplateSet
+from postroom.shelf import Shelf
 from postroom.templates.manifest import Delivery
 from service.auth import Identity
 from service.check import NO_FILES, Checked
-from service.schema import FAULTS_DETAIL, FIELD_NAMES, Decoded, MessageRequest, field_values
+from service.schema import FAULTS_DETAIL, FIELD_NAMES, Decoded, MessageRequest, TemplateChoice, field_values
 
 LIFETIME_SECONDS = {"standard": 24 * 3600, "interactive": 15 * 60}
 RETRY_SECONDS = 2
@@ -60,7 +60,7 @@ class AcceptMessage:
 
     def __init__(
         self,
-        templates: TemplateSet,
+        templates: Shelf,
         acceptance: Acceptance,
         files: Files,
         digests: Callable[[], Digests],
@@ -80,6 +80,7 @@ class AcceptMessage:
         """
         request = decoded.request
         agent = _allowed_agent(identity, request)
+        await self._bring_version(request.template)
         files = await self._find_files(identity, request)
         if len(files) < len(_named_files(request)):
             # Its file may be over while the message it went with is not: a repeated call is answered all the same.
@@ -108,6 +109,15 @@ class AcceptMessage:
                 return Accepted(offer, None, reply.record)
             case Untimely():
                 raise RefusedError(Code.INVALID_REQUEST, FAULTS_DETAIL, faults=[UNTIMELY[reply.code]])
+
+    async def _bring_version(self, chosen: TemplateChoice | None) -> None:
+        """Bring the version here that a request names, if it names one and there is one."""
+        if chosen is None or chosen.version is None:
+            return
+        try:
+            await self._templates.fetch(chosen.name, chosen.version)
+        except LedgerError:
+            raise unavailable() from None
 
     async def _find_files(self, identity: Identity, request: MessageRequest) -> Mapping[str, StoredFile]:
         """Find the cached files that a request names. What was found stays until the accept has hold of it."""

@@ -29,6 +29,8 @@ from service.edge import Edge
 from service.operator_desk import OperatorDesk
 from service.problem import problem_of
 from service.routes import ROUTES
+from service.template_routes import TEMPLATE_ROUTES
+from service.templates import TemplateDesk
 
 AnyRequest = Request[Any, Any, Any]
 
@@ -83,9 +85,9 @@ def build_app(settings: Settings, live: LiveConfig, templates: TemplateSet) -> E
         log.info("service.stopped")
 
     app = Litestar(
-        ROUTES,
+        [*ROUTES, *TEMPLATE_ROUTES],
         lifespan=[lifespan],
-        state=State({"desk": desk}),
+        state=State({"desk": desk, "templates": TemplateDesk(desk)}),
         openapi_config=None,
         logging_config=None,
         request_max_body_size=None,  # the edge has read and measured the body already

@@ -16,7 +16,8 @@ from postroom.files import looks, name_problem, type_problem
 from postroom.headers import check_headers
 from postroom.ledger.files import StoredFile
 from postroom.message import Address, AttachmentRef, Content
-from postroom.templates import RenderError, Template, TemplateSet
+from postroom.shelf import Shelf
+from postroom.templates import RenderError, Template
 from postroom.text import find_forbidden, find_forbidden_in_body
 from service.schema import (
     FAULTS_DETAIL,
@@ -42,7 +43,7 @@ class Checked:
         self,
         decoded: Decoded,
         agent: Agent,
-        templates: TemplateSet,
+        templates: Shelf,
         files: Mapping[str, StoredFile] = NO_FILES,
     ) -> None:
         """`files` are the cached files that the request names and its caller has."""
@@ -123,16 +124,17 @@ class Checked:
             self._say("/from/name", "must not look like an address")
         return self._mailbox("/from", given)
 
-    def _template(self, request: MessageRequest, templates: TemplateSet) -> Template | None:
+    def _template(self, request: MessageRequest, templates: Shelf) -> Template | None:
         chosen = request.template
         if chosen is None:
             return None
-        template = templates.get(chosen.name)
+        template = templates.get(chosen.name, chosen.version)
+        if template is None and templates.get(chosen.name) is not None:
+            self._say("/template/version", "is not a version of the template", Code.UNKNOWN_TEMPLATE)
+            return None
         if template is None:
             self._say("/template/name", "is not the name of a template", Code.UNKNOWN_TEMPLATE)
             return None
-        if chosen.version is not None and chosen.version != template.version:
-            self._say("/template/version", "is not the template's current version", Code.UNKNOWN_TEMPLATE)
         if template.agents is not None and request.agent not in template.agents:
             self._say("/template/name", "is a template this agent may not send")
         faults = template.check(chosen.variables)

@@ -27,6 +27,7 @@ from postroom.ledger.watch import FULL_SHARE, Watch
 from postroom.library import publish_templates
 from postroom.metrics import EdgeMetrics
 from postroom.origin import Origin
+from postroom.shelf import Shelf
 from postroom.supervise import supervise
 from postroom.templates import TemplateSet
 from service.accept import Accepted, AcceptMessage, storage_full, unavailable
@@ -50,7 +51,7 @@ class Desk:
         self.heart = Heart()
         self.redis_ok: bool | None = None  # not looked yet
         self._log = log
-        self._templates = templates
+        self._folder = templates
         self._published = False
         url, replicas = config.redis.url, config.redis.min_replicas_ack
         self._pipes = [
@@ -66,6 +67,7 @@ class Desk:
         self.reading = Reading(self.client)
         self.notes = Notes(Journal(self.client), log)
         self.watch = Watch(self.client)
+        self.shelf = Shelf(templates, self.client, log)
         self._arq: ArqRedis = rounds.rounds_pool(config.redis.arq_url or url)
         self._digests: Digests | None = None
         self._refusal: RefusedError | None = unavailable()
@@ -78,7 +80,7 @@ class Desk:
         )
         files = Files(*self._pipes)
         self.keep_file = KeepFile(files, config.files)
-        self._accept = AcceptMessage(templates, self._acceptance, files, self.digests, self.ring)
+        self._accept = AcceptMessage(self.shelf, self._acceptance, files, self.digests, self.ring)
         self.cancel = self._acceptance.cancel
 
     async def accept(self, identity: Identity, decoded: Decoded, origin: Origin) -> Accepted:
@@ -236,6 +238,7 @@ class Desk:
             key, emptied = await self.watch.digest_key(own)
             self._published = self._published and not emptied
             await self._publish_templates()
+            await self.shelf.refresh(emptied=emptied)
         except LedgerUnavailableError:
             self._mark(ok=False)
             # With the key known, accepting goes on trying: each answer is then the truth about that call.
@@ -257,7 +260,7 @@ class Desk:
     async def _publish_templates(self) -> None:
         """Publish before the first 202, and again into an emptied Redis: every worker must find a version."""
         if not self._published:
-            for template in await publish_templates(self._templates, self.client):
+            for template in await publish_templates(self._folder, self.client):
                 self.notes("template.published", template=template.name, template_version=template.version)
             self._published = True
 

@@ -29,7 +29,7 @@ _CHARSET = re.compile(rb'\s*charset\s*=\s*"?utf-8"?\s*\Z', re.IGNORECASE)
 Scope = dict[str, Any]
 METHODS = {"/v1/messages": b"GET, OPTIONS, POST"}
 FILES = "/v1/files"  # the one path that takes other bodies than JSON
-ROUTES = ("/v1/messages", FILES, "/livez", "/readyz", "/openapi.json", "/docs")
+ROUTES = ("/v1/messages", "/v1/templates", FILES, "/livez", "/readyz", "/openapi.json", "/docs")
 
 
 class Answer(Struct):
@@ -251,4 +251,8 @@ def _route(path: str) -> str:
     for verb in ("cancel", "why"):
         if path.startswith("/v1/messages/") and path.endswith(f"/{verb}"):
             return f"/v1/messages/{{id}}/{verb}"
+    if path.startswith("/v1/templates/"):
+        _, _, rest = path.removeprefix("/v1/templates/").partition("/")
+        deeper = {"": "", "versions": "/versions"}.get(rest, "/versions/{version}")
+        return f"/v1/templates/{{name}}{deeper}"
     return "/v1/messages/{id}" if path.startswith("/v1/messages/") else "other"

@@ -4,17 +4,20 @@ It is built by hand around msgspec's JSON Schemas because the routes decode bodi
 holds that every route is in it, and that `openapi/postroom.yaml` is this very document.
 """
 
-from functools import cache
+from functools import lru_cache
 from typing import Any
 
 import msgspec
 
 from postroom import __version__
-from service.problem import CONTENT_TYPE, STATUS, Problem
+from postroom.templates import Template
+from service.openapi_parts import REF, answer, problems, ref
+from service.openapi_templates import template_paths, template_schemas
+from service.problem import Problem
 from service.schema import MessageRequest
+from service.templates import PublishRequest, TemplateDetail, TemplateList, VersionFiles, VersionList
 from service.view import AcceptedView, FileView, MessageList, MessageView, WhyView
 
-REF = "#/components/schemas/{name}"
 EXAMPLE = {
     "client_ref": "order-10023-shipped",
     "agent": "orders",
@@ -31,13 +34,17 @@ EXAMPLE = {
 }
 
 
-@cache
-def openapi_document() -> dict[str, Any]:
-    """Return the document."""
-    kinds = [MessageRequest, AcceptedView, MessageView, WhyView, MessageList, FileView, Problem]
+@lru_cache(maxsize=2)
+def openapi_document(templates: tuple[Template, ...] = ()) -> dict[str, Any]:
+    """Return the document; the variables of these templates are typed in it."""
+    kinds = [
+        *(MessageRequest, AcceptedView, MessageView, WhyView, MessageList, FileView, Problem),
+        *(PublishRequest, TemplateList, TemplateDetail, VersionList, VersionFiles),
+    ]
     _, schemas = msgspec.json.schema_components(kinds, ref_template=REF)
     for schema in schemas.values():
         _clean(schema)
+    schemas |= template_schemas(templates, schemas["TemplateChoice"])
     return {
         "openapi": "3.1.0",
         "info": {
@@ -58,10 +65,10 @@ def openapi_document() -> dict[str, Any]:
     }
 
 
-@cache
-def openapi_json() -> bytes:
+@lru_cache(maxsize=2)
+def openapi_json(templates: tuple[Template, ...] = ()) -> bytes:
     """Return the document as JSON."""
-    return msgspec.json.encode(openapi_document())
+    return msgspec.json.encode(openapi_document(templates))
 
 
 def _clean(schema: Any) -> None:
@@ -83,6 +90,7 @@ def _paths() -> dict[str, Any]:
         "/v1/messages/{message_id}": {"get": _show()},
         "/v1/messages/{message_id}/why": {"get": _why()},
         "/v1/messages/{message_id}/cancel": {"post": _cancel()},
+        **template_paths(),
         "/livez": {
             "get": _plain("livez", "Is the process alive?", "text/plain", {"type": "string"}, (200, 503))
         },
@@ -126,12 +134,12 @@ def _send() -> dict[str, Any]:
         ],
         "requestBody": {
             "required": True,
-            "content": {"application/json": {"schema": _ref("MessageRequest"), "example": EXAMPLE}},
+            "content": {"application/json": {"schema": ref("MessageRequest"), "example": EXAMPLE}},
         },
         "responses": {
-            "202": {**_json("Recorded; an attempt is owed.", "AcceptedView"), "headers": replayed},
-            "200": {**_json("This ref was accepted before.", "AcceptedView"), "headers": replayed},
-            **_problems(400, 401, 403, 408, 409, 413, 415, 422, 429, 500, 503),
+            "202": {**answer("Recorded; an attempt is owed.", "AcceptedView"), "headers": replayed},
+            "200": {**answer("This ref was accepted before.", "AcceptedView"), "headers": replayed},
+            **problems(400, 401, 403, 408, 409, 413, 415, 422, 429, 500, 503),
         },
     }
 
@@ -157,9 +165,9 @@ def _upload() -> dict[str, Any]:
             "content": {"*/*": {"schema": {"type": "string", "format": "binary"}}},
         },
         "responses": {
-            "201": _json("Kept.", "FileView"),
-            "200": _json("The same bytes were kept already.", "FileView"),
-            **_problems(400, 401, 403, 408, 413, 415, 422, 429, 500, 503),
+            "201": answer("Kept.", "FileView"),
+            "200": answer("The same bytes were kept already.", "FileView"),
+            **problems(400, 401, 403, 408, 413, 415, 422, 429, 500, 503),
         },
     }
 
@@ -173,8 +181,8 @@ def _find() -> dict[str, Any]:
             {"name": "agent", "in": "query", "required": False, "schema": {"type": "string"}},
         ],
         "responses": {
-            "200": _json("The caller's messages with this ref.", "MessageList"),
-            **_problems(400, 401, 403, 429, 500, 503),
+            "200": answer("The caller's messages with this ref.", "MessageList"),
+            **problems(400, 401, 403, 429, 500, 503),
         },
     }
 
@@ -185,8 +193,8 @@ def _show() -> dict[str, Any]:
         "summary": "Show a message with its timeline",
         "parameters": [{"name": "message_id", "in": "path", "required": True, "schema": {"type": "string"}}],
         "responses": {
-            "200": _json("The message.", "MessageView"),
-            **_problems(400, 401, 403, 404, 429, 500, 503),
+            "200": answer("The message.", "MessageView"),
+            **problems(400, 401, 403, 404, 429, 500, 503),
         },
     }
 
@@ -199,8 +207,8 @@ def _why() -> dict[str, Any]:
         "until when, whose matter it is, and which rule of the configuration or the request says so.",
         "parameters": [{"name": "message_id", "in": "path", "required": True, "schema": {"type": "string"}}],
         "responses": {
-            "200": _json("Why.", "WhyView"),
-            **_problems(400, 401, 403, 404, 429, 500, 503),
+            "200": answer("Why.", "WhyView"),
+            **problems(400, 401, 403, 404, 429, 500, 503),
         },
     }
 
@@ -213,8 +221,8 @@ def _cancel() -> dict[str, Any]:
         "channel may have it, or it has ended otherwise, 409 `too_late`.",
         "parameters": [{"name": "message_id", "in": "path", "required": True, "schema": {"type": "string"}}],
         "responses": {
-            "200": _json("The message, cancelled.", "MessageView"),
-            **_problems(400, 401, 403, 404, 409, 429, 500, 503),
+            "200": answer("The message, cancelled.", "MessageView"),
+            **problems(400, 401, 403, 404, 409, 429, 500, 503),
         },
     }
 
@@ -225,22 +233,3 @@ def _plain(
     content = {kind: {"schema": schema}}
     responses = {str(status): {"description": summary, "content": content} for status in statuses}
     return {"operationId": name, "summary": summary, "security": [], "responses": responses}
-
-
-def _ref(name: str) -> dict[str, str]:
-    return {"$ref": REF.format(name=name)}
-
-
-def _json(description: str, name: str) -> dict[str, Any]:
-    return {"description": description, "content": {"application/json": {"schema": _ref(name)}}}
-
-
-def _problems(*statuses: int) -> dict[str, Any]:
-    out: dict[str, Any] = {}
-    for status in statuses:
-        codes = [f"`{code}`" for code, (number, _title) in STATUS.items() if number == status]
-        out[str(status)] = {
-            "description": "Problem: " + ", ".join(codes),
-            "content": {CONTENT_TYPE: {"schema": _ref("Problem")}},
-        }
-    return out

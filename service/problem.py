@@ -28,6 +28,7 @@ STATUS: dict[Code, tuple[int, str]] = {
     Code.INVALID_REQUEST: (422, "The request has faults"),
     Code.UNKNOWN_TEMPLATE: (422, "There is no such template"),
     Code.INVALID_VARIABLES: (422, "The template's variables have faults"),
+    Code.INVALID_TEMPLATE: (422, "The template has faults"),
     Code.RATE_LIMITED: (429, "Too many requests"),
     Code.INTERNAL: (500, "Postroom failed"),
     Code.UNAVAILABLE: (503, "Postroom cannot record messages now"),

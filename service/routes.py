@@ -169,9 +169,9 @@ async def readyz(request: AnyRequest) -> Response[bytes]:
 
 
 @get("/openapi.json", sync_to_thread=False)
-def openapi() -> Response[bytes]:
-    """Return the contract."""
-    return Response(openapi_json(), media_type=JSON)
+def openapi(request: AnyRequest) -> Response[bytes]:
+    """Return the contract, with the variables of each template as they are now."""
+    return Response(openapi_json(tuple(_desk(request).shelf)), media_type=JSON)
 
 
 @get("/docs", sync_to_thread=False)

@@ -29,7 +29,9 @@ from postroom.ledger.keys import place_of
 from postroom.ledger.scripts import load_scripts
 from postroom.ledger.watch import Watch
 from postroom.library import publish_templates
+from postroom.log import get_logger
 from postroom.origin import Origin
+from postroom.shelf import Shelf
 from postroom.templates import TemplateSet
 from service.accept import AcceptMessage
 from service.auth import Authenticator, Identity
@@ -136,7 +138,8 @@ async def models(order: Order, client: Redis) -> dict[str, Model]:
     await client.script_load(script.source)
     catch: Any = _Catch()
     acceptance = Acceptance(catch, catch, content_ms=3_600_000, message_ms=72 * 3_600_000)
-    accept = AcceptMessage(templates, acceptance, Files(catch, catch), lambda: digests, lambda _agent: None)
+    shelf = Shelf(templates, client, get_logger())
+    accept = AcceptMessage(shelf, acceptance, Files(catch, catch), lambda: digests, lambda _agent: None)
     identity: Identity = Authenticator(live.current).authenticate([f"Bearer {TOKEN}".encode()], None)
     found = {}
     for agent in order.agents:

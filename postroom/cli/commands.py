@@ -108,7 +108,7 @@ def _add_token(commands: Commands) -> None:
     new.add_argument(
         "--scope",
         action="append",
-        choices=("send", "read", "admin"),
+        choices=("send", "read", "templates", "admin"),
         help="may be repeated (default: send and read)",
     )
 

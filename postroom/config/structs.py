@@ -13,7 +13,7 @@ Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 Priority = Literal["high", "normal", "bulk"]
 RetryProfile = Literal["interactive", "standard"]
 OnAmbiguous = Literal["retry", "hold"]
-Scope = Literal["send", "read", "admin"]
+Scope = Literal["send", "read", "templates", "admin"]
 Port = Annotated[int, Meta(ge=1, le=65535)]
 
 

@@ -27,7 +27,7 @@ class Journal:
     """Starts, configurations, templates, pauses, breakers and operators' acts, of all processes, in one order.
 
     Kinds: `process.started` (service, version, config_hash), `config.reloaded` (service, config_hash),
-    `template.published` (template, template_version), `agent.paused`, `agent.resumed`, `agent.preferred`,
+    `template.published` (template, template_version, caller), `agent.paused`, `agent.resumed`, `agent.preferred`,
     `operator.acted` (verb and filter), `breaker.opened`, `breaker.closed` (agent, channel, cause).
     """
 

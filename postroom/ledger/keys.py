@@ -11,6 +11,8 @@ from typing import NamedTuple
 PARTITIONS = 16
 DIGEST_KEY = "pr:digest-key"
 CHANGES_KEY = "pr:changes"
+TEMPLATES_KEY = "pr:templates"  # a hash: what is published of each template, by name
+TEMPLATES_COUNTER = "#"  # the field that counts changes of it; no template has this name
 EXPORTER_KEY = "pr:exporter"  # who tells of what is the same for all processes (`postroom.exporter`)
 
 
@@ -112,6 +114,11 @@ def day_key(agent: str) -> str:
 def template_key(name: str, version: str) -> str:
     """Key of a template version's files."""
     return f"pr:template:{name}:{version}"
+
+
+def template_history_key(name: str) -> str:
+    """Key of the versions that a template has had, a list."""
+    return f"pr:template-history:{name}"
 
 
 def bell_channel(agent: str) -> str:

@@ -17,6 +17,7 @@ engine    minijinja with everything unbounded taken out (filters, formats: our o
 prepare   the files judged together and compiled
 template  the pieces put together
 folder    reading a folder of templates
+judging   the same in a process of its own, before anything is trusted
 """
 
 from postroom.templates.faults import RenderError, TemplateFault, TemplatesError

@@ -23,6 +23,9 @@ NARROW = """\
 agents = ["orders"]
 priorities = ["normal", "bulk"]
 tokens = [{{ id = "t3", sha256 = "{sha}" }}]
+[callers.writer]
+agents = ["orders"]
+tokens = [{{ id = "t5", sha256 = "{writer}", scopes = ["templates"] }}]
 [callers.operator]
 tokens = [{{ id = "t4", sha256 = "{admin}", scopes = ["admin"] }}]
 """
@@ -49,9 +52,9 @@ class Api:
         self.port, self.metrics_port = free_port(), free_port()
         self.log = folder / "api.log"
         self.config = folder / "postroom.toml"
-        sha, other, narrow, admin = (
+        sha, other, narrow, admin, writer = (
             hashlib.sha256(token.encode()).hexdigest()
-            for token in (TOKEN, OTHER_TOKEN, "pr_test_narrow", ADMIN_TOKEN)
+            for token in (TOKEN, OTHER_TOKEN, "pr_test_narrow", ADMIN_TOKEN, "pr_test_writer")
         )
         text = CONFIG.format(
             templates=ROOT / "templates",
@@ -63,7 +66,7 @@ class Api:
             names='["orders", "logins", "alerts"]',
             sha=sha,
             other_sha=other,
-            more=NARROW.format(sha=narrow, admin=admin),
+            more=NARROW.format(sha=narrow, admin=admin, writer=writer),
         )
         self.config.write_text(text)
 

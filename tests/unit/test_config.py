@@ -251,7 +251,7 @@ SECRET = {"username": '"user"', "password": '{ env = "PASSWORD" }'}
             ("/callers/checkout/tokens/0/sha256", re.compile("expected `str` matching.*")),
         ]),
         (caller(f"tokens = [{{ id = 'k', sha256 = '{SHA}', scopes = ['root'] }}]"), [
-            ("/callers/checkout/tokens/0/scopes/0", "must be one of: send, read, admin"),
+            ("/callers/checkout/tokens/0/scopes/0", "must be one of: send, read, templates, admin"),
         ]),
         (caller(f"tokens = [{{ id = 'k', sha256 = '{SHA}', expires = '2027-01-31' }}]"), [
             ("/callers/checkout/tokens/0/expires", "is not a time with zone such as 2027-01-31T12:00:00Z"),

@@ -1,0 +1,116 @@
+"""Templates over the API: who may publish, what is refused and how it is told, and what is shown."""
+
+import pytest
+
+from tests.stack import TOKEN
+
+WRITER = "pr_test_writer"
+MANIFEST = (
+    'description = "Says hello."\nowner = "team-a"\n[variables.name]\ntype = "string"\nexample = "Ada"\n'
+)
+FILES = {"template.toml": MANIFEST, "subject.txt": "Hi {{ name }}", "body.txt": "Hello"}
+
+
+def put(api, body, name="greeting", token=WRITER):
+    return api.post(body, method="PUT", path=f"/v1/templates/{name}", authorization=f"Bearer {token}")
+
+
+def get(api, path, token=TOKEN):
+    return api.post(b"", method="GET", path=f"/v1/templates{path}", authorization=f"Bearer {token}")
+
+
+def test_a_template_is_published_shown_and_sent(api):
+    """Publishing answers the version; lists, details, versions and files show it, and a message is accepted with it."""
+    status, published, _ = put(api, {"files": FILES})
+    assert (200, "writer", 12) == (status, published["published_by"], len(published["version"]))
+
+    listed = {t["name"]: t for t in get(api, "")[1]["templates"]}
+    assert {"greeting", "login_code", "order_shipped", "password_reset", "welcome"} <= listed.keys()
+    assert (None, published["version"]) == (listed["welcome"]["published_at"], listed["greeting"]["version"])
+
+    shown = get(api, "/greeting")[1]
+    assert {
+        "type": "object",
+        "properties": {"name": {"type": "string", "maxLength": 10_000, "examples": ["Ada"]}},
+        "additionalProperties": False,
+        "required": ["name"],
+    } == shown["variables"]
+    status, accepted, _ = api.post({**shown["example"], "client_ref": "greeting-once"})
+    assert (202, published["version"]) == (status, accepted["template"]["version"])
+
+    status, changed, _ = put(api, {"files": {**FILES, "body.txt": "Hello again"}})
+    versions = get(api, "/greeting/versions")[1]["versions"]
+    assert [(changed["version"], True), (published["version"], False)] == [
+        (v["version"], v["current"]) for v in versions
+    ]
+    old = get(api, f"/greeting/versions/{published['version']}")[1]
+    assert FILES == old["files"]
+
+    status, back, _ = put(api, {"version": published["version"]})
+    assert (200, published["version"]) == (status, back["version"])
+
+
+def test_a_faulty_template_is_refused_with_every_fault(api):
+    """Each fault is named by file and line, and nothing is published."""
+    wrong = {
+        "template.toml": MANIFEST + "colour = 3\n",
+        "subject.txt": "x",
+        "body.html": "\n<a href={{ name | url }}>",
+        "x.md": "y",
+    }
+    status, problem, _ = put(api, {"files": wrong}, name="faulty")
+    assert (422, "invalid_template") == (status, problem["code"])
+    found = {(e["pointer"], e["detail"][:30]) for e in problem["errors"]}
+    assert {
+        ("/files/template.toml", "line 6: /variables/name/colour"),
+        ("/files/body.html", "line 2: a value in an attribute"),
+        ("/files/x.md", "line 1: unknown file: a templ"),
+    } == {(pointer, detail) for pointer, detail in found} or found
+    assert {"/files/template.toml", "/files/body.html", "/files/x.md"} == {pointer for pointer, _ in found}
+    assert 404 == get(api, "/faulty")[0]
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        (b"{", "malformed_json"),
+        ({}, "invalid_request"),
+        ({"files": FILES, "version": "0" * 12}, "invalid_request"),
+        ({"files": {}}, "invalid_request"),
+        ({"files": {"subject.txt": 3}}, "invalid_request"),
+        ({"version": "latest"}, "invalid_request"),
+        ({"version": "0" * 12}, "unknown_template"),
+        ({"files": FILES, "note": "x"}, "invalid_request"),
+        ({"files": {**FILES, "body.txt": "x" * 2_100_000}}, "invalid_template"),
+        ({"files": {**FILES, "body.txt": "{{ '%0999999999d' | format(1) }}"}}, "invalid_template"),
+    ],
+)
+def test_bad_publications(api, body, code):
+    """What is no publication is refused as a problem."""
+    status, problem, _ = put(api, body, name="bad")
+    assert (code, True) == (problem["code"], status in (400, 422))
+
+
+def test_publishing_asks_for_its_scope_and_agents(api):
+    """A token to send publishes nothing, nor does a caller without the agents of a template, old or new."""
+    assert (403, "scope_missing") == _refusal(put(api, {"files": FILES}, token=TOKEN))
+    foreign = {**FILES, "template.toml": 'agents = ["logins"]\n' + MANIFEST}
+    assert (403, "agent_not_allowed") == _refusal(put(api, {"files": foreign}, name="foreign"))
+    assert (405, "method_not_allowed") == _refusal(
+        api.post(b"", method="DELETE", path="/v1/templates/welcome", authorization=f"Bearer {WRITER}")
+    )
+    assert 404 == get(api, "/nobody")[0]
+    assert 404 == get(api, "/welcome/versions/000000000000")[0]
+
+
+def _refusal(answer):
+    return answer[0], answer[1]["code"]
+
+
+def test_the_contract_has_the_variables(api):
+    """/openapi.json types the variables of each template, the published ones too."""
+    put(api, {"files": FILES}, name="typed")
+    document = api.post(b"", method="GET", path="/openapi.json", authorization=None)[1]
+    schemas = document["components"]["schemas"]
+    assert "name" in schemas["TypedVariables"]["properties"]
+    assert {"first_name", "order_number", "tracking_url"} <= set(schemas["OrderShippedVariables"]["required"])
