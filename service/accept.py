@@ -110,6 +110,14 @@ class AcceptMessage:
             case Untimely():
                 raise RefusedError(Code.INVALID_REQUEST, FAULTS_DETAIL, faults=[UNTIMELY[reply.code]])
 
+    async def rehearse(self, identity: Identity, decoded: Decoded, origin: Origin) -> tuple[Offer, Agent]:
+        """Return what would be offered to the ledger, and the agent; refuses what an accept would refuse before."""
+        request = decoded.request
+        agent = _allowed_agent(identity, request)
+        await self._bring_version(request.template)
+        files = await self._find_files(identity, request)
+        return self._make_offer(identity, agent, decoded, files, origin), agent
+
     async def _bring_version(self, chosen: TemplateChoice | None) -> None:
         """Bring the version here that a request names, if it names one and there is one."""
         if chosen is None or chosen.version is None:

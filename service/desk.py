@@ -32,6 +32,7 @@ from postroom.supervise import supervise
 from postroom.templates import TemplateSet
 from service.accept import Accepted, AcceptMessage, storage_full, unavailable
 from service.auth import Identity
+from service.rehearse import DryRunView, rehearse
 from service.schema import Decoded
 from service.upload import KeepFile
 
@@ -91,6 +92,11 @@ class Desk:
             if refused.code == Code.CONFLICT:
                 self.metrics.replays.labels(identity.name, "conflict").inc()
             raise
+
+    async def rehearse(self, identity: Identity, decoded: Decoded, origin: Origin) -> DryRunView:
+        """Say what would become of a request; nothing of it is recorded."""
+        offer, agent = await self._accept.rehearse(identity, decoded, origin)
+        return await asyncio.to_thread(rehearse, decoded.request, offer, agent, self.shelf)
 
     def digests(self) -> Digests:
         """Return the digest key's maker; refuses while Redis has not been seen yet."""

@@ -14,6 +14,7 @@ from postroom.templates import Template
 from service.openapi_parts import REF, answer, problems, ref
 from service.openapi_templates import template_paths, template_schemas
 from service.problem import Problem
+from service.rehearse import DryRunView
 from service.schema import MessageRequest
 from service.templates import PublishRequest, TemplateDetail, TemplateList, VersionFiles, VersionList
 from service.view import AcceptedView, FileView, MessageList, MessageView, WhyView
@@ -38,7 +39,7 @@ EXAMPLE = {
 def openapi_document(templates: tuple[Template, ...] = ()) -> dict[str, Any]:
     """Return the document; the variables of these templates are typed in it."""
     kinds = [
-        *(MessageRequest, AcceptedView, MessageView, WhyView, MessageList, FileView, Problem),
+        *(MessageRequest, AcceptedView, MessageView, WhyView, MessageList, FileView, Problem, DryRunView),
         *(PublishRequest, TemplateList, TemplateDetail, VersionList, VersionFiles),
     ]
     _, schemas = msgspec.json.schema_components(kinds, ref_template=REF)
@@ -130,7 +131,15 @@ def _send() -> dict[str, Any]:
                 "in": "header",
                 "schema": {"type": "string"},
                 "description": "An alias of client_ref; both and different is a 400.",
-            }
+            },
+            {
+                "name": "dry_run",
+                "in": "query",
+                "schema": {"type": "boolean", "default": False},
+                "description": "With `true` everything is done but the sending: 200 with a `DryRunView`, the subject, "
+                "text, html and size that would be sent, "
+                "and the plan with every option and where it came from. No ref is used.",
+            },
         ],
         "requestBody": {
             "required": True,
@@ -138,7 +147,13 @@ def _send() -> dict[str, Any]:
         },
         "responses": {
             "202": {**answer("Recorded; an attempt is owed.", "AcceptedView"), "headers": replayed},
-            "200": {**answer("This ref was accepted before.", "AcceptedView"), "headers": replayed},
+            "200": {
+                "description": "This ref was accepted before; or what a dry run found.",
+                "content": {
+                    "application/json": {"schema": {"anyOf": [ref("AcceptedView"), ref("DryRunView")]}}
+                },
+                "headers": replayed,
+            },
             **problems(400, 401, 403, 408, 409, 413, 415, 422, 429, 500, 503),
         },
     }

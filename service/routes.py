@@ -51,12 +51,15 @@ async def send_message(request: AnyRequest) -> Response[bytes]:
     """Accept a message: 202 once it is recorded, 200 where its ref was known with the same content."""
     identity = _identity(request, "send")
     desk = _desk(request)
-    if request.query_params:
-        # Nothing is ignored: a caller who asks for what this version cannot do must not be sent for.
-        raise RefusedError(Code.BAD_REQUEST, "This path takes no query parameters.")
+    origin = request.scope["state"]["origin"]
+    if request.query_params and _is_dry_run(request):
+        wanted = _with_ref(
+            decode_request(await request.body()), request.headers.getall("idempotency-key", [])
+        )
+        found = await desk.rehearse(identity, _with_any_ref(wanted), origin)
+        return Response(_encode(found), status_code=200, media_type=JSON)
     desk.check_room()
     wanted = _with_ref(decode_request(await request.body()), request.headers.getall("idempotency-key", []))
-    origin = request.scope["state"]["origin"]
     accepted = await desk.accept(identity, wanted, origin)
     desk.account(accepted, origin)
     view = await _view_accepted(desk, identity, accepted)
@@ -243,6 +246,22 @@ def _with_ref(decoded: Decoded, keys: list[str]) -> Decoded:
     if request.client_ref != key:
         raise RefusedError(Code.IDEMPOTENCY_KEY_MISMATCH, "Send one of them, or the same in both.")
     return decoded
+
+
+def _is_dry_run(request: AnyRequest) -> bool:
+    """Nothing is ignored: a caller who asks for what this version cannot do must not be sent for."""
+    asked: list[str] = request.query_params.getall("dry_run", [])
+    if set(request.query_params) - {"dry_run"} or len(asked) != 1 or asked[0] not in ("true", "false"):
+        raise RefusedError(Code.BAD_REQUEST, "This path takes the query parameter dry_run: true or false.")
+    return asked[0] == "true"
+
+
+def _with_any_ref(decoded: Decoded) -> Decoded:
+    """A dry run uses no ref, so it needs none."""
+    if decoded.request.client_ref is not None:
+        return decoded
+    request = msgspec.structs.replace(decoded.request, client_ref="dry-run")
+    return msgspec.structs.replace(decoded, request=request)
 
 
 async def _view_accepted(desk: Desk, identity: Identity, accepted: Accepted) -> AcceptedView:
