@@ -12,6 +12,7 @@ from bench.arithmetic import Row, VoidError
 from bench.machine import choose_cores, describe_machine, describe_versions
 from bench.report import show_head, show_table, write_results
 from bench.run import Run
+from postroom.dev.embedded import find_redis
 
 # In the order of the table. Each is a module of `bench.scenarios` with `measure(run)`; the seconds are for telling
 # how long it takes.
@@ -41,10 +42,13 @@ def main() -> int:
     signal.signal(signal.SIGTERM, _interrupt)
     run = Run(cores, asked.pairs)
     rows: list[Row] = []
-    versions, machine = describe_versions("redis-server"), describe_machine()
+    versions, machine = describe_versions(find_redis(run.place("v")).command[0]), describe_machine()
     show_head(run, asked.only, SCENARIOS, machine, versions)
     try:
-        for name in asked.only:
+        for number, name in enumerate(asked.only):
+            run.enter(name)
+            left = sum(SCENARIOS[one] for one in asked.only[number:]) / 60
+            run.say(f"{number + 1} of {len(asked.only)}, about {left:.0f} minutes left")
             rows += measure(run, name)
     except KeyboardInterrupt:
         print("\nStopped; all that was started has ended, nothing is written.", file=sys.stderr)
@@ -58,7 +62,6 @@ def main() -> int:
 
 def measure(run: Run, name: str) -> list[Row]:
     """Run one scenario; one that measured nothing is a row that does not hold."""
-    run.enter(name)
     module: Any = importlib.import_module(f"bench.scenarios.{name.replace('-', '_')}")
     try:
         rows: list[Row] = module.measure(run)

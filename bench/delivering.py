@@ -47,7 +47,7 @@ class Standing:
         """Return the messages a second that a worker on each of these cores sends together.
 
         Raises:
-            VoidError: a message ended otherwise than sent.
+            VoidError: a message ended otherwise than sent, or the queues ran dry.
         """
         keeper = self._start_fill(0, level=self._level)
         keeper.read()
@@ -58,7 +58,10 @@ class Standing:
         began, first = time.monotonic(), self.product.sent()
         time.sleep(seconds)
         ended, last = time.monotonic(), self.product.sent()
+        waiting = self.product.waiting()
         self._children.end(*workers, keeper)
+        if waiting < self._level * len(self.product.names) / 2:
+            raise VoidError(f"the queues ran dry: {waiting} waited at the end")
         if bad := failures(self.product.ended()):
             raise VoidError(f"not all were sent: {bad}")
         return (last - first) / (ended - began)

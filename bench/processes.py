@@ -53,6 +53,20 @@ class Child:
         for task in Path(f"/proc/{self.process.pid}/task").iterdir():
             os.sched_setaffinity(int(task.name), cores)
 
+    def wait(self, seconds: float) -> int:
+        """Wait for it to end by itself and return its exit code; woken at once, for this is timed.
+
+        Raises:
+            RuntimeError: it did not end in time.
+        """
+        handle = os.pidfd_open(self.process.pid)
+        try:
+            if not select.select([handle], [], [], seconds)[0]:
+                raise RuntimeError(f"{self.name} did not end in time: {self.last_words()}")
+        finally:
+            os.close(handle)
+        return self.process.wait()
+
     def end(self, seconds: float = 15.0) -> None:
         """End it with SIGTERM, and with SIGKILL if that does not help; then whatever it had started."""
         if self.process.poll() is None:

@@ -163,6 +163,11 @@ class Product:
         """Return how many messages were sent."""
         return self.ended().get("sent", 0)
 
+    def waiting(self) -> int:
+        """Return how many have been accepted and have not ended."""
+        found = self.ended()
+        return 2 * found.get("accepted", 0) - sum(found.values())
+
     @staticmethod
     def _add(tally: dict[bytes, bytes], found: dict[str, int]) -> None:
         for field, count in tally.items():

@@ -46,7 +46,7 @@ def flood(children: Children, run: Run, stack: Stack, sink: OwnSink, *, first: i
     """Post so many, wait until the sink has them all, and return the rate.
 
     Raises:
-        VoidError: an answer was not 2xx.
+        VoidError: an answer was not 2xx, or a message arrived twice.
     """
     sink.clear()
     words = as_json(port=stack.port, body=order(), first=first, count=count)
@@ -56,4 +56,7 @@ def flood(children: Children, run: Run, stack: Stack, sink: OwnSink, *, first: i
     if posted["bad_count"]:
         raise VoidError(f"{posted['bad_count']} answers were not 2xx, the first: {posted['bad'][0]}")
     until(lambda: sink.count() >= count, "all have arrived", child=stack.processes[1], seconds=60)
-    return float(count / (sink.stats()["last"] - posted["began"]))
+    taken = sink.stats()
+    if taken["count"] != count:
+        raise VoidError(f"{count} were posted and {taken['count']} arrived")
+    return float(count / (taken["last"] - posted["began"]))
