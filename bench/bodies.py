@@ -2,9 +2,11 @@
 
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 TOKEN = "pr_bench_token_of_a_machine_that_lives_ten_minutes"
+TEMPLATES = Path(__file__).parent / "templates"  # in words that Postroom's language and Jinja2 have in common
 MARKER = "B00000000"  # stands in the ref and in the subject; a load puts its own number there
 FIND_MARKER = re.compile(rb"B[0-9]{8}\b").search
 
@@ -69,7 +71,7 @@ def marker(number: int) -> str:
 
 
 def order(agent: str = "orders", items: int = len(ITEMS)) -> dict[str, Any]:
-    """Return a request of about 1 KB: a shipped order from the template that comes with Postroom."""
+    """Return a request of about 1 KB: a shipped order, html and text from a template."""
     return {
         "client_ref": f"order-{MARKER}-shipped",
         "agent": agent,

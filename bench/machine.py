@@ -2,6 +2,7 @@
 
 import os
 import platform
+import resource
 import shutil
 import subprocess
 from importlib import metadata
@@ -64,6 +65,27 @@ class Busy:
         """Return the share of its time a core was busy since this was made."""
         busy, total = busy_ticks(self._cores)
         return (busy - self._began[0]) / max(1, total - self._began[1])
+
+
+def own_seconds() -> float:
+    """Return the processor time of this process and of its children that have ended."""
+    usages = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
+
+
+class Others:
+    """How much of two cores others took since this was made: the figures of a machine in use are worth less."""
+
+    def __init__(self, cores: Cores) -> None:
+        self._cores = cores.both
+        self._began = (*busy_ticks(self._cores), own_seconds())
+
+    def share(self) -> float:
+        """Return their share of the two cores' time; to be asked when all children have ended."""
+        busy, total = busy_ticks(self._cores)
+        ticks = os.sysconf("SC_CLK_TCK")
+        used = (busy - self._began[0]) - (own_seconds() - self._began[2]) * ticks
+        return max(0.0, used / max(1, total - self._began[1]))
 
 
 def describe_machine() -> dict[str, str]:

@@ -9,8 +9,8 @@ from typing import Any
 from msgspec import Struct
 from redis import Redis
 
-from bench.bodies import TOKEN
-from bench.processes import ROOT, Child, Children, answers, free_port, until
+from bench.bodies import TEMPLATES, TOKEN
+from bench.processes import Child, Children, answers, free_port, until
 from postroom.dev.embedded import find_redis
 from postroom.ledger.keys import place_of
 
@@ -113,7 +113,7 @@ class Product:
         self.names = [name for some in agents for name in some.names]
         text = CONFIG.format(
             content=content,
-            templates=json.dumps(str(ROOT / "templates")),
+            templates=json.dumps(str(TEMPLATES)),
             lanes=lanes,
             agents="\n".join(some.toml() for some in agents),
             names=json.dumps(self.names),

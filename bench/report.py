@@ -13,6 +13,7 @@ from bench.arithmetic import Row
 from bench.plots.draw import draw_plots
 from bench.run import Run
 
+IN_USE = 0.05  # share of the cores that others take, above which it is told
 COLUMNS = ("scenario", "figure", "baseline", "ratio", "spread", "must", "holds")
 
 
@@ -79,6 +80,9 @@ def write_results(
     versions: dict[str, str],
 ) -> None:
     """Write the results of a run."""
+    others = run.others.share()
+    if others > IN_USE:
+        print(f"Others took {others:.0%} of the two cores meanwhile: repeat this on a machine at rest.")
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "results.json"
     result = {
@@ -86,6 +90,7 @@ def write_results(
         "machine": machine,
         "versions": versions,
         "pairs": run.pairs,
+        "others": round(others, 3),  # share of the two cores that went to processes of others
         "minutes": round((time.monotonic() - run.began) / 60, 1),
         "rows": msgspec.to_builtins(list(rows)),
         "series": run.series,

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from bench.machine import Cores
+from bench.machine import Cores, Others
 from bench.processes import Children
 
 Leg = Callable[[], float]
@@ -24,6 +24,7 @@ class Run:
         self.cores = cores
         self.pairs = pairs
         self.series: dict[str, Any] = {}  # what the plots are drawn from, by scenario
+        self.others = Others(cores)
         self.began = time.monotonic()
         self._scenario = ""
         self._folder = Path(tempfile.mkdtemp(prefix="pb-"))  # short: a unix socket's path has 104 bytes

@@ -16,8 +16,7 @@ from fastapi import Header, HTTPException
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 from pydantic import BaseModel, ConfigDict
 
-from bench.bodies import TOKEN
-from bench.processes import ROOT
+from bench.bodies import TEMPLATES, TOKEN
 
 SENDER = Address("The Corner Shop", "orders", "shop.example")
 DEFAULTS = {"carrier": "", "eta": "", "items": [], "support_email": "", "company_address": ""}
@@ -38,7 +37,7 @@ def link(value: str) -> str:
 
 
 environment = Environment(
-    loader=FileSystemLoader(ROOT / "templates"),
+    loader=FileSystemLoader(TEMPLATES),
     autoescape=select_autoescape(["html"]),
     undefined=StrictUndefined,
     auto_reload=False,
