@@ -33,7 +33,11 @@ WHY = (
     ),
     (
         "messages cannot be rendered: a template",
-        f"sum by (template) (increase(postroom_render_failures_total{{{NS}}}[15m])) > 0",
+        (
+            # A counter begins with its first event, and `increase` does not see the beginning.
+            f"sum by (template) (increase(postroom_render_failures_total{{{NS}}}[15m])) > 0 or sum by (template)"
+            f" (postroom_render_failures_total{{{NS}}} unless postroom_render_failures_total{{{NS}}} offset 15m)"
+        ),
     ),
     (
         "all connections of the workers are busy",
