@@ -21,6 +21,11 @@ STRUCTURED = frozenset(
 )
 RESERVED_PREFIXES = ("x-tm-", "x-postroom-")  # ZeptoMail's instructions, and our own
 
+_ONE_CLICK = "List-Unsubscribe=One-Click"
+_WAYS = re.compile(
+    r"<(?:https?://|mailto:)[!-;=?-~]{1,900}>(?:, *<(?:https?://|mailto:)[!-;=?-~]{1,900}>){0,3}",
+    re.IGNORECASE,
+)
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,63}")
 
 
@@ -36,6 +41,8 @@ def check_headers(headers: dict[str, str]) -> list[Fault]:
         seen.add(lowered)
         if problem is not None:
             faults.append(Fault(join("/headers", name), problem))
+    if not faults:
+        faults += _unsubscribe_faults(headers)
     return faults
 
 
@@ -47,6 +54,22 @@ def is_wellformed(name: str) -> bool:
 def is_structured(name: str) -> bool:
     """True for a field whose value has a grammar that encoded words would break (RFC 2047 §5)."""
     return name.lower() in STRUCTURED
+
+
+def _unsubscribe_faults(headers: dict[str, str]) -> list[Fault]:
+    """Hold the fields of unsubscribing to RFC 2369 §2 and, where one click is to do it, to RFC 8058 §3.1."""
+    given = {name.lower(): (name, value) for name, value in headers.items()}
+    ways_name, ways = given.get("list-unsubscribe", ("", ""))
+    post_name, post = given.get("list-unsubscribe-post", ("", ""))
+    if ways and not _WAYS.fullmatch(ways):
+        text = "expected one or more of <https://…> and <mailto:…>, separated by commas"
+        return [Fault(join("/headers", ways_name), text)]
+    if post and post != _ONE_CLICK:
+        return [Fault(join("/headers", post_name), f"the only value there is: {_ONE_CLICK}")]
+    if post and "<https://" not in ways.lower():
+        text = "goes with a List-Unsubscribe that has an https address"
+        return [Fault(join("/headers", post_name), text)]
+    return []
 
 
 def _name_problem(name: str, lowered: str) -> str | None:

@@ -1,8 +1,12 @@
 """Templates over the API: who may publish, what is refused and how it is told, and what is shown."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 
-from tests.stack import TOKEN
+from tests.stack import ROOT, TOKEN
 
 WRITER = "pr_test_writer"
 MANIFEST = (
@@ -114,3 +118,40 @@ def test_the_contract_has_the_variables(api):
     schemas = document["components"]["schemas"]
     assert "name" in schemas["TypedVariables"]["properties"]
     assert {"first_name", "order_number", "tracking_url"} <= set(schemas["OrderShippedVariables"]["required"])
+
+
+def templates_command(*words, token=WRITER):
+    environ = {**os.environ, "POSTROOM_TOKEN": token}
+    command = [sys.executable, "-m", "postroom", "templates", *map(str, words)]
+    done = subprocess.run(
+        command, env=environ, cwd=ROOT, capture_output=True, text=True, timeout=30, check=False
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.mark.timeout(150)
+def test_the_owners_commands(api, tmp_path):
+    """`check` tells file and line and fails; `push` publishes what is not current, once, and says so."""
+    folder = tmp_path / "pushed"
+    folder.mkdir()
+    (tmp_path / "_shared").mkdir()
+    (tmp_path / "_shared" / "foot.txt").write_text("\n{{ nobody }}")
+    for name, text in {**FILES, "body.txt": 'Hello {% include "_shared/foot.txt" %}'}.items():
+        (folder / name).write_text(text)
+    url = f"http://127.0.0.1:{api.port}"
+
+    status, _, said = templates_command("check", tmp_path)
+    assert (1, True) == (status, said.startswith(f"{tmp_path}/_shared/foot.txt:2: 'nobody' is not among"))
+    assert 1 == templates_command("push", tmp_path, url)[0]
+    assert 404 == get(api, "/pushed")[0]
+
+    (tmp_path / "_shared" / "foot.txt").write_text("bye")
+    assert "would take the place of nothing" in templates_command("push", tmp_path, url, "--dry-run")[1]
+    status, said, _ = templates_command("push", tmp_path, url, "pushed")
+    version = get(api, "/pushed")[1]["version"]
+    assert (0, f"pushed {version} is current now\n") == (status, said)
+    assert (0, f"pushed {version} is current already\n") == templates_command("push", tmp_path, url)[:2]
+
+    (folder / "body.txt").write_text("changed")
+    status, _, said = templates_command("push", tmp_path, url, token=TOKEN)
+    assert (1, True) == (status, "scope_missing" in said)

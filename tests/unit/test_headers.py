@@ -13,7 +13,6 @@ from postroom.headers import check_headers, is_structured, is_wellformed
         ("x-order", "Größe 5"),
         ("X-" + "a" * 62, "x" * 998),
         ("List-Unsubscribe", "<https://shop.example/u/1>, <mailto:u@shop.example>"),
-        ("List-Unsubscribe-Post", "List-Unsubscribe=One-Click"),
         ("In-Reply-To", "<a@shop.example>"),
         ("references", "<a@shop.example> <b@shop.example>"),
         ("Auto-Submitted", "auto-generated"),
@@ -96,3 +95,38 @@ def test_kinds_of_names():
     assert not is_wellformed("X-A\r\n")
     assert is_structured("References")
     assert not is_structured("X-References")
+
+
+@pytest.mark.parametrize(
+    ("headers", "pointer"),
+    [
+        ({"List-Unsubscribe": "<https://shop.example/u?a=1&b=2>"}, None),
+        ({"List-Unsubscribe": "<mailto:u@shop.example?subject=x>,<HTTPS://shop.example/u>"}, None),
+        (
+            {
+                "List-Unsubscribe": "<https://shop.example/u>",
+                "list-unsubscribe-post": "List-Unsubscribe=One-Click",
+            },
+            None,
+        ),
+        ({"List-Unsubscribe": "https://shop.example/u"}, "/headers/List-Unsubscribe"),
+        ({"List-Unsubscribe": "<javascript:x>"}, "/headers/List-Unsubscribe"),
+        ({"List-Unsubscribe": "<https://a.example/ x>"}, "/headers/List-Unsubscribe"),
+        ({"List-Unsubscribe": "<https://a.example/>; <mailto:a@a.example>"}, "/headers/List-Unsubscribe"),
+        ({"List-Unsubscribe-Post": "List-Unsubscribe=One-Click"}, "/headers/List-Unsubscribe-Post"),
+        (
+            {
+                "List-Unsubscribe": "<mailto:u@shop.example>",
+                "List-Unsubscribe-Post": "List-Unsubscribe=One-Click",
+            },
+            "/headers/List-Unsubscribe-Post",
+        ),
+        (
+            {"List-Unsubscribe": "<https://a.example/>", "List-Unsubscribe-Post": "yes"},
+            "/headers/List-Unsubscribe-Post",
+        ),
+    ],
+)
+def test_unsubscribing_is_held_to_its_rules(headers, pointer):
+    """Mailbox providers act on these fields only where they are exactly right, so nothing else is taken."""
+    assert ([pointer] if pointer else []) == [fault.pointer for fault in check_headers(headers)]
