@@ -103,14 +103,17 @@ def fill(children: Children, run: Run, product: Product, count: int) -> None:
     children.end(child)
 
 
-def rate_of_worker(product: Product, worker: Child, count: int) -> float:
+def rate_of_worker(run: Run, product: Product, worker: Child, count: int) -> float:
     """Return the messages a second that are sent, without the beginning and the end; wait until all are.
 
     Raises:
         VoidError: a message ended otherwise.
     """
     began, first = wait_for(product, worker, int(count * BEGIN))
+    before = worker.cpu()
     ended, last = wait_for(product, worker, int(count * END))
+    if count >= COUNT:
+        run.spent("postroom", worker.cpu() - before, last - first)
     until(lambda: product.sent() >= count, "all are sent", child=worker)
     if bad := failures(product.ended()):
         raise VoidError(f"not all were sent: {bad}")

@@ -85,6 +85,10 @@ class Child:
         """Return the end of its log."""
         return self.log.read_text(errors="replace")[-1500:] if self.log.exists() else ""
 
+    def cpu(self) -> float:
+        """Return the seconds of processor that it and everything below it have taken."""
+        return sum(_processor_seconds(pid) for pid in _family(self.process.pid))
+
     def memory(self) -> int:
         """Return the resident bytes of the process and everything below it."""
         return sum(_resident(pid) for pid in _family(self.process.pid))
@@ -207,6 +211,13 @@ def _family(pid: int) -> list[int]:
         with suppress(OSError):
             found += map(int, Path(f"/proc/{one}/task/{one}/children").read_text().split())
     return found
+
+
+def _processor_seconds(pid: int) -> float:
+    with suppress(OSError):
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return 0.0
 
 
 def _resident(pid: int) -> int:

@@ -93,6 +93,7 @@ def write_results(
         "others": round(others, 3),  # share of the two cores that went to processes of others
         "minutes": round((time.monotonic() - run.began) / 60, 1),
         "rows": msgspec.to_builtins(list(rows)),
+        "cpu_us": run.cpu,
         "series": run.series,
     }
     path.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")

@@ -1,6 +1,7 @@
 """What every scenario is given: cores, a folder, children, and a voice; and how legs take turns."""
 
 import shutil
+import statistics
 import sys
 import tempfile
 import time
@@ -24,6 +25,9 @@ class Run:
         self.cores = cores
         self.pairs = pairs
         self.series: dict[str, Any] = {}  # what the plots are drawn from, by scenario
+        self.cpu: dict[
+            str, dict[str, list[float]]
+        ] = {}  # microseconds of processor a message, by scenario and leg
         self.others = Others(cores)
         self.began = time.monotonic()
         self._scenario = ""
@@ -42,6 +46,17 @@ class Run:
         """Tell how far it has come."""
         minutes, seconds = divmod(int(time.monotonic() - self.began), 60)
         print(f"  {minutes:2d}:{seconds:02d}  {self._scenario:14} {text}", file=sys.stderr, flush=True)
+
+    def spent(self, leg: str, seconds: float, count: int) -> None:
+        """Note what processor a leg took: unlike a rate, it hardly depends on who else uses the machine."""
+        legs = self.cpu.setdefault(self._scenario, {})
+        legs.setdefault(leg, []).append(round(seconds * 1e6 / count, 1))
+
+    def spent_words(self) -> str:
+        """Return what this scenario's legs took, in words."""
+        legs = self.cpu.get(self._scenario, {})
+        words = (f"{leg.replace('_', ' ')} {statistics.median(found):,.0f}" for leg, found in legs.items())
+        return f"µs of processor each: {', '.join(words)}"
 
     @contextmanager
     def children(self) -> Iterator[Children]:

@@ -57,6 +57,7 @@ async def run(order: Order) -> dict[str, Any]:
 
 def main() -> None:
     """Do what the first line of stdin says, as JSON; print what came of it."""
+    print("{}", flush=True)  # ready
     order = msgspec.json.decode(sys.stdin.readline(), type=Order)
     print(json.dumps(uvloop.run(run(order))), flush=True)
 

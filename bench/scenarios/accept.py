@@ -18,54 +18,53 @@ def measure(run: Run) -> list[Row]:
     with run.children() as children:
         redis = RedisServer(children, run.place("r"), run.cores.second)
         product = Product(children, run.place("p"), redis, [Agents(("orders",), port=9)])
-        product.start_api(run.cores.first)
-        empty = start_empty(children, run)
+        api = product.start_api(run.cores.first)
+        empty, empty_port = start_empty(children, run)
         numbers = iter(range(0, 90_000_000, 1_000_000))
         loads: list[float] = []
 
-        def flood(port: int) -> float:
-            busy = Busy(run.cores.second)
-            found = post(children, run, port, next(numbers))
+        def flood(leg: str, server: Child, port: int) -> float:
+            busy, before = Busy(run.cores.second), server.cpu()
+            rate, count = post(children, run, port, next(numbers))
             loads.append(busy.share())
-            return found
+            run.spent(leg, server.cpu() - before, count)
+            return rate
 
-        rates = run.take_turns(postroom=lambda: flood(product.port), empty_handler=lambda: flood(empty))
+        rates = run.take_turns(
+            postroom=lambda: flood("postroom", api, product.port),
+            empty_handler=lambda: flood("empty_handler", empty, empty_port),
+        )
     row = Row(
         scenario="accept",
         unit="POST/s",
         against="empty Litestar handler",
         stretch="1.0",
-        note=f"the load's core was busy {max(loads):.0%} at most",
+        note=f"the load's core was busy {max(loads):.0%} at most; {run.spent_words()}",
     )
     run.series["accept"] = rates
     return [compare(row, list(zip(rates["postroom"], rates["empty_handler"], strict=True)), MUST)]
 
 
-def start_empty(children: Children, run: Run) -> int:
-    """Start the baseline and return its port."""
+def start_empty(children: Children, run: Run) -> tuple[Child, int]:
+    """Start the baseline and return it with its port."""
     port = free_port()
     child = children.module("empty", "bench.baselines.empty_handler", run.cores.first, str(port))
     until(lambda: listens(port), "the empty handler listens", child=child)
-    return port
+    return child, port
 
 
-def post(children: Children, run: Run, port: int, first: int) -> float:
-    """Let the load go for a while and return the requests a second."""
-    words = as_json(
-        port=port, body=order(), connections=CONNECTIONS, first=first, seconds=SECONDS, warmup=WARMUP
-    )
-    child = children.module("flood", "bench.load.flood", run.cores.second, words, talks=True)
-    return answered(children, child)
-
-
-def answered(children: Children, child: Child) -> float:
-    """Wait for a load that goes by the clock and return its rate.
+def post(children: Children, run: Run, port: int, first: int) -> tuple[float, int]:
+    """Let the load go for a while and return the requests a second, and how many there were with the warm-up.
 
     Raises:
         VoidError: an answer was not 2xx.
     """
+    words = as_json(
+        port=port, body=order(), connections=CONNECTIONS, first=first, seconds=SECONDS, warmup=WARMUP
+    )
+    child = children.module("flood", "bench.load.flood", run.cores.second, words, talks=True)
     found = child.read()
     children.end(child)
     if found["bad_count"]:
         raise VoidError(f"{found['bad_count']} answers were not 2xx, the first: {found['bad'][0]}")
-    return float(found["answered"] / found["seconds"])
+    return found["answered"] / found["seconds"], found["next"] - first

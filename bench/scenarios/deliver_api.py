@@ -26,7 +26,7 @@ def measure(run: Run) -> list[Row]:
         unit="messages/s",
         against="a bare aiohttp loop",
         stretch="0.7",
-        note=f"{len(body)} bytes a body",
+        note=f"{len(body)} bytes a body; {run.spent_words()}",
     )
     return [compare(row, list(zip(rates["postroom"], rates["bare_aiohttp"], strict=True)), MUST)]
 
@@ -39,7 +39,7 @@ def worker_rate(children: Children, run: Run, sink: OwnSink, count: int) -> floa
     fill(children, run, product, count)
     sink.clear()
     worker = product.start_worker(run.cores.first)
-    rate = rate_of_worker(product, worker, count)
+    rate = rate_of_worker(run, product, worker, count)
     arrived = sink.count()
     children.end(worker)
     redis.end()
@@ -52,7 +52,10 @@ def bare_rate(children: Children, run: Run, sink: OwnSink, body: str) -> float:
     """Return the rate of the bare loop."""
     sink.clear()
     client = children.module("bare", "bench.baselines.bare_http", run.cores.first, talks=True)
+    client.read()
+    before = client.cpu()
     found = client.ask(as_json(port=sink.port, connections=CONNECTIONS, count=COUNT, body=body))
+    run.spent("bare_aiohttp", client.cpu() - before, COUNT)
     arrived = sink.count()
     children.end(client)
     if arrived != COUNT:

@@ -4,7 +4,7 @@ import time
 
 from bench.arithmetic import Row, VoidError, compare, median, ratio_at_least
 from bench.delivering import CONNECTIONS, COUNT, fill, rate_of_worker
-from bench.machine import find_postfix
+from bench.machine import find_postfix, own_seconds
 from bench.processes import Child, Children
 from bench.product import Agents, Product, RedisServer
 from bench.run import Run, as_json
@@ -33,9 +33,8 @@ def measure(run: Run) -> list[Row]:
             ),
         )
     run.series["deliver_smtp"] = rates
-    row.note = (
-        f"{size} bytes a message; a bare pipelined Python client: {median(rates['bare_python']):,.0f}/s"
-    )
+    bare = f"a bare pipelined Python client: {median(rates['bare_python']):,.0f}/s"
+    row.note = f"{size} bytes a message; {bare}; {run.spent_words()}"
     return [compare(row, list(zip(rates["postroom"], rates["smtp_source"], strict=True)), MUST)]
 
 
@@ -70,7 +69,7 @@ def worker_rate(children: Children, run: Run, sink: Sink, count: int = COUNT, *,
     product = Product(children, run.place("p"), redis, [agents])
     fill(children, run, product, count)
     worker: Child = product.start_worker(run.cores.first)
-    rate = rate_of_worker(product, worker, count)
+    rate = rate_of_worker(run, product, worker, count)
     arrived = sink.count()
     children.end(worker)
     redis.end()
@@ -85,11 +84,14 @@ def source_rate(children: Children, run: Run, sink: PostfixSink, source: str, si
     """Return the rate of postfix's load generator, over connections that it keeps."""
     words = ["-d", "-s", str(CONNECTIONS), "-m", str(SOURCE_COUNT), "-l", size]
     addresses = ["-f", "orders@shop.example", "-t", "ada.lovelace@customers.example"]
-    began = time.monotonic()
+    began, before = time.monotonic(), own_seconds()
     command = [source, *words, *addresses, f"127.0.0.1:{sink.port}"]
     child = children.start("smtp-source", command, run.cores.first)
     code = child.wait(120)
     took, arrived = time.monotonic() - began, sink.count()
+    run.spent(
+        "smtp_source", own_seconds() - before, SOURCE_COUNT
+    )  # it has ended, so what it took counts as ours
     children.end(child)
     sink.end()
     if code or arrived != SOURCE_COUNT:
@@ -100,6 +102,7 @@ def source_rate(children: Children, run: Run, sink: PostfixSink, source: str, si
 def bare_rate(children: Children, run: Run, sink: Sink, message: str) -> float:
     """Return the rate of the bare client."""
     client = children.module("bare", "bench.baselines.bare_smtp", run.cores.first, talks=True)
+    client.read()
     words = as_json(port=sink.port, connections=CONNECTIONS, count=SOURCE_COUNT, message=message)
     found = client.ask(words)
     arrived = sink.count()

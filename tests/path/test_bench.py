@@ -29,7 +29,7 @@ def test_what_the_bench_fills_and_posts_arrives():
         fill(children, run, product, 50)
         api, worker = product.start_api(run.cores.first), product.start_worker(run.cores.first)
         started += [api, worker, redis.child]
-        assert rate_of_worker(product, worker, 100) > 0
+        assert rate_of_worker(run, product, worker, 100) > 0
         assert 100 == sink.count()
         sink.clear()
         words = {"each": 3, "interval": 0.05, "first": 70_000_000}
