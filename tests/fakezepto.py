@@ -7,13 +7,15 @@ Inside a test:
         ...
         assert 1 == len(fake.accepted)
 
-By hand: `python tests/fakezepto.py --port 0` prints its URL; `GET /accepted` there lists what it took.
+By hand: `python tests/fakezepto.py --port 0` prints its URL; `GET /accepted` there lists what it took. With `--inbox HOST:PORT` it
+passes what it accepts on to an SMTP server: `make run` shows mail of an API channel in its inbox so.
 """
 
 import argparse
 import asyncio
 import json
 import re
+import smtplib
 import socket
 import ssl
 import struct
@@ -22,8 +24,12 @@ import uuid
 from base64 import b64decode
 from binascii import Error as Base64Error
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from email.message import EmailMessage
+from email.policy import SMTP as SMTP_POLICY
+from email.utils import formataddr
+from pathlib import Path
 from typing import Any, Self
 
 from aiohttp import web
@@ -113,6 +119,7 @@ class FakeZepto:
         bad_addresses: tuple[str, ...] = (),
         from_domains: tuple[str, ...] = (),
         remark: str = "a remark of the provider",
+        deliver: Callable[[dict[str, Any], dict[str, tuple[str, str, bytes]]], None] | None = None,
     ) -> None:
         self.accepted: list[Accepted] = []
         self.files: dict[str, tuple[str, str, bytes]] = {}  # the file cache: name, type and bytes by key
@@ -126,6 +133,7 @@ class FakeZepto:
         self._bad_addresses = bad_addresses
         self._from_domains = from_domains
         self._remark = remark
+        self._deliver = deliver  # called in a thread with each accepted body, and the file cache
         self._scripts: deque[Script] = deque()
 
     def play(self, *scripts: Script) -> None:
@@ -179,6 +187,8 @@ class FakeZepto:
         identity = request_id()
         if script.accept:
             self.accepted.append(Accepted(identity, body, request.headers.copy()))
+            if self._deliver is not None:
+                await asyncio.to_thread(self._deliver, body, self.files)
         return await self._play(script, request, identity)
 
     def _take_file(self, request: web.BaseRequest, raw: bytes) -> web.Response:
@@ -374,8 +384,55 @@ def _cut(request: web.BaseRequest, *, hard: bool) -> None:
     transport.abort()
 
 
-async def _serve(host: str, port: int, token: str) -> None:
-    fake = FakeZepto(token)
+def as_mail(body: dict[str, Any], files: Mapping[str, tuple[str, str, bytes]]) -> EmailMessage:
+    """Write an accepted body as the mail its recipients get."""
+    mail = EmailMessage(policy=SMTP_POLICY)
+    mail["From"] = _mailboxes([body["from"]])
+    for field_name, kind in (("To", "to"), ("Cc", "cc")):
+        if body.get(kind):
+            mail[field_name] = _mailboxes([one["email_address"] for one in body[kind]])
+    if body.get("reply_to"):
+        mail["Reply-To"] = _mailboxes(body["reply_to"])
+    mail["Subject"] = body["subject"]
+    for name, value in body.get("mime_headers", {}).items():
+        mail[name] = value
+    mail.set_content(body.get("textbody") or "(no text)")
+    if body.get("htmlbody"):
+        mail.add_alternative(body["htmlbody"], subtype="html")
+    for file in (*body.get("attachments", ()), *body.get("inline_images", ())):
+        name, kind, data = files.get(file.get("file_cache_key", ""), ("file", file.get("mime_type", ""), b""))
+        main, _, sub = (kind or "application/octet-stream").partition("/")
+        content = data or b64decode(file["content"])
+        mail.add_attachment(
+            content, maintype=main, subtype=sub, filename=file.get("name", file.get("cid", name))
+        )
+    return mail
+
+
+def _mailboxes(boxes: list[dict[str, str]]) -> str:
+    return ", ".join(formataddr((box.get("name", ""), box["address"])) for box in boxes)
+
+
+def deliver_to(inbox: str) -> Callable[[dict[str, Any], dict[str, tuple[str, str, bytes]]], None]:
+    """Return what passes accepted mails on to an SMTP server."""
+    host, _, port = inbox.rpartition(":")
+
+    def deliver(body: dict[str, Any], files: dict[str, tuple[str, str, bytes]]) -> None:
+        people = [
+            one["email_address"]["address"] for kind in ("to", "cc", "bcc") for one in body.get(kind, ())
+        ]
+        sender = body.get("bounce_address") or body["from"]["address"]
+        try:
+            with smtplib.SMTP(host, int(port), timeout=10) as client:
+                client.send_message(as_mail(body, files), sender, people)
+        except OSError as error:  # smtplib's own are
+            sys.stderr.write(f"the inbox did not take it: {type(error).__name__}\n")
+
+    return deliver
+
+
+async def _serve(host: str, port: int, token: str, inbox: str | None) -> None:
+    fake = FakeZepto(token, deliver=deliver_to(inbox) if inbox else None)
     await fake.start(host, port)
     sys.stdout.write(f"{fake.url}\n")
     sys.stdout.flush()
@@ -391,9 +448,12 @@ def main() -> None:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--token", default=TOKEN)
+    parser.add_argument("--token-file", type=Path)
+    parser.add_argument("--inbox", metavar="HOST:PORT", help="an SMTP server that gets what is accepted")
     given = parser.parse_args()
+    token = given.token_file.read_text().strip() if given.token_file else given.token
     try:
-        asyncio.run(_serve(given.host, given.port, given.token))
+        asyncio.run(_serve(given.host, given.port, token, given.inbox))
     except KeyboardInterrupt:
         sys.exit(0)
 

@@ -2,6 +2,7 @@
 
 import fcntl
 import hashlib
+import json
 import os
 import secrets
 from collections.abc import Iterator
@@ -40,8 +41,9 @@ from = {{ address = "login@shop.example", name = "Shop Login" }}
 bounce_address = "bounce@bounce.shop.example"
 retry_profile = "interactive"
 {channel_logins}
+{zeptomail}
 [callers.demo]
-agents = ["orders", "accounts", "logins"]
+agents = {agents}
 tokens = [{{ id = "dev", sha256 = "{sha256}" }}]
 
 [callers.operator]
@@ -57,6 +59,25 @@ host = "{host}"
 port = {port}
 tls = "none"
 """
+
+ZEPTOMAIL = """\
+
+# Over ZeptoMail's HTTP API: here over a strict double of it, which puts what it takes into the inbox too.
+[agents.newsletters]
+owner = "team-marketing"
+labels = {{ business = "shop", kind = "newsletters" }}
+from = {{ address = "news@shop.example", name = "Shop News" }}
+bounce_address = "bounce@bounce.shop.example"
+rate = "20/s"
+
+[[agents.newsletters.channels]]
+name = "zepto-api"
+kind = "zeptomail"
+base_url = "{url}"
+token = {{ file = "{token_file}" }}
+"""
+ZEPTO_TOKEN = "zepto-token"  # noqa: S105  a file's name
+AGENTS = ("orders", "accounts", "logins")
 
 
 @contextmanager
@@ -92,13 +113,20 @@ def keep_token(data: Path, name: str = "token") -> str:
     return token
 
 
-def write_config(data: Path, templates: Path, tokens: tuple[str, str], ports: Ports, redis_url: str) -> Path:
-    """Write the configuration, for a caller's token and an operator's, and return its path."""
+def write_config(
+    data: Path,
+    templates: Path,
+    tokens: tuple[str, str],
+    ports: Ports,
+    redis_url: str,
+    zeptomail_url: str | None = None,
+) -> Path:
+    """Write the configuration, for a caller's token and an operator's, and return its path.
+
+    `zeptomail_url` is where a double of ZeptoMail's API listens; it takes the token `zepto-token` of the folder.
+    """
     sha256, admin_sha256 = (hashlib.sha256(token.encode()).hexdigest() for token in tokens)
-    channels = {
-        agent: CHANNEL.format(agent=agent, host=HOST, port=ports.smtp)
-        for agent in ("orders", "accounts", "logins")
-    }
+    channels = {agent: CHANNEL.format(agent=agent, host=HOST, port=ports.smtp) for agent in AGENTS}
     path = data / "postroom.toml"
     text = CONFIG.format(
         redis_url=redis_url,
@@ -106,6 +134,8 @@ def write_config(data: Path, templates: Path, tokens: tuple[str, str], ports: Po
         channel=channels["orders"],
         channel_accounts=channels["accounts"],
         channel_logins=channels["logins"],
+        zeptomail=ZEPTOMAIL.format(url=zeptomail_url, token_file=ZEPTO_TOKEN) if zeptomail_url else "",
+        agents=json.dumps([*AGENTS, *(["newsletters"] if zeptomail_url else [])]),
         sha256=sha256,
         admin_sha256=admin_sha256,
     )

@@ -12,7 +12,7 @@ from aiohttp import web
 from postroom.dev.banner import banner
 from postroom.dev.children import Child, Supervisor
 from postroom.dev.embedded import find_redis
-from postroom.dev.files import hold_folder, keep_token, write_config
+from postroom.dev.files import ZEPTO_TOKEN, hold_folder, keep_token, write_config
 from postroom.dev.merged import serve_merged
 from postroom.dev.ports import HOST, Ports, check_ports, free_port
 from postroom.dev.sample import send_sample, wait_until_ready
@@ -73,8 +73,9 @@ class _Run:
     async def _start(self) -> web.AppRunner:
         token, admin_token = keep_token(self._data), keep_token(self._data, "admin-token")
         redis_url = await self._start_redis()
+        double = None if self._own_config else self._start_zeptomail()
         config = self._own_config or write_config(
-            self._data, _find_templates(), (token, admin_token), self._ports, redis_url
+            self._data, _find_templates(), (token, admin_token), self._ports, redis_url, double
         )
         self._start_children(config, redis_url)
         api, inbox = f"http://{HOST}:{self._ports.api}", f"http://{HOST}:{self._ports.inbox}"
@@ -114,6 +115,20 @@ class _Run:
             await client.aclose()
         return url
 
+    def _start_zeptomail(self) -> str | None:
+        """Start the double of ZeptoMail's API that a checkout has among its tests; an installed package has none."""
+        program = Path(__file__).parents[2] / "tests" / "fakezepto.py"
+        if not program.is_file():
+            return None
+        keep_token(self._data, ZEPTO_TOKEN)
+        port = free_port()
+        command = [
+            *(sys.executable, "-P", str(program), "--host", HOST, "--port", str(port)),
+            *("--token-file", str(self._data / ZEPTO_TOKEN), "--inbox", f"{HOST}:{self._ports.smtp}"),
+        ]
+        self._supervisor.keep(Child("zeptomail", command, {}, self._log("zeptomail")))
+        return f"http://{HOST}:{port}"
+
     def _start_children(self, config: Path, redis_url: str) -> None:
         environ = {
             "POSTROOM_CONFIG": str(config),
@@ -140,7 +155,7 @@ class _Run:
         print("\nStopping …", flush=True)
         # Redis last: the worker writes its last outcomes, and the inbox takes the mail in hand.
         await self._supervisor.stop("api", "worker")
-        await self._supervisor.stop("inbox")
+        await self._supervisor.stop("zeptomail", "inbox")
         await self._supervisor.stop("redis")
 
     def _log(self, name: str) -> Path:

@@ -1,7 +1,9 @@
 """ZeptoMail's API over the wire: answers, broken answers, TLS, connections."""
 
 import asyncio
+import email.policy
 import logging
+from email.parser import BytesParser
 from pathlib import Path
 
 import aiohttp
@@ -30,7 +32,8 @@ from tests.channels.zepto import (
     tls_server,
     verdict,
 )
-from tests.fakezepto import TOKEN, FakeZepto, Script, error
+from tests.fakezepto import TOKEN, FakeZepto, Script, deliver_to, error
+from tests.smtpd import Smtpd
 
 
 @pytest.mark.parametrize(
@@ -235,3 +238,15 @@ async def test_the_fake_refuses_what_the_provider_would(changes, status, code):
             said = await response.json()
 
         assert (status, code, 0) == (response.status, said["error"]["details"][0]["code"], len(fake.accepted))
+
+
+async def test_the_fake_passes_on_what_it_takes():
+    """Beside an inbox it is the whole way of a mail: what it accepted arrives over SMTP, files and all."""
+    async with Smtpd() as inbox, FakeZepto(deliver=deliver_to(f"127.0.0.1:{inbox.port}")) as fake:
+        await send(fake, order_for(FULL), bounce_address="b@bounce.shop.example")
+        await inbox.until("DOT")
+
+        mail = BytesParser(policy=email.policy.default).parsebytes(inbox.mails[0].data)
+        assert ("Your order", FULL.id) == (mail["Subject"], mail["X-Postroom-Id"])
+        assert 4 == len(inbox.mails[0].recipients)
+        assert [b"%PDF", b"\x89PNG"] == [part.get_content() for part in mail.iter_attachments()]

@@ -4,7 +4,7 @@ import hashlib
 
 from postroom.config.load import load_config
 from postroom.config.rules import find_warnings
-from postroom.dev.files import keep_token, write_config
+from postroom.dev.files import ZEPTO_TOKEN, keep_token, write_config
 from postroom.dev.ports import Ports
 
 
@@ -24,4 +24,19 @@ def test_the_configuration_is_right_and_knows_an_operator(tmp_path):
     (token,) = config.callers["operator"].tokens
     assert (("admin",), hashlib.sha256(b"admin").hexdigest()) == (token.scopes, token.sha256)
     assert () == config.callers["operator"].agents
+    assert "newsletters" not in config.agents
     assert "admin" not in config.callers["demo"].tokens[0].scopes
+
+
+def test_an_api_channel_goes_to_the_double(tmp_path):
+    """Where a double of ZeptoMail's API runs, an agent sends over it, and the demo's caller may use that agent."""
+    token = keep_token(tmp_path, ZEPTO_TOKEN)
+    path = write_config(
+        tmp_path, tmp_path, ("caller", "admin"), Ports(8080), "redis://127.0.0.1:1/0", "http://127.0.0.1:9"
+    )
+    config = load_config(path, {})
+
+    assert [] == find_warnings(config)
+    (channel,) = config.agents["newsletters"].channels
+    assert (token, "http://127.0.0.1:9") == (channel.token.reveal(), channel.base_url)
+    assert "newsletters" in config.callers["demo"].agents
