@@ -33,6 +33,7 @@ class SharedMetrics:
             "agent",
         )
         self._info = gauge("agent_info", "1 for each configured agent.", "agent", "owner", "retry_profile")
+        self._labels = gauge("agent_label", "1 for each label of each agent.", "agent", "label", "value")
         self._paused = gauge("agent_paused", "1 for each agent that a person paused.", "agent")
         self._stopped = gauge(
             "channel_stopped", "1 for each channel that stands still.", "agent", "channel", "cause"
@@ -62,9 +63,11 @@ class SharedMetrics:
             self._unaccounted.labels(row.agent).set(row.unaccounted)
 
     def show_agents(self, agents: Mapping[str, Agent]) -> None:
-        """Tell whose each agent is."""
+        """Tell whose each agent is, and its labels."""
         for name, agent in agents.items():
             self._info.labels(name, agent.owner, agent.retry_profile).set(1)
+            for label, value in agent.labels.items():
+                self._labels.labels(name, label, value).set(1)
 
     def show_standings(self, standings: Mapping[str, Standing]) -> None:
         """Tell which agents are paused, and which channels stand still."""

@@ -100,6 +100,7 @@ class AgentActs:
         return AgentView(
             agent=name,
             owner=agent.owner if agent else "",
+            labels=agent.labels if agent else {},
             configured=agent is not None,
             state=state,
             since=moment(since),

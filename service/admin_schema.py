@@ -187,6 +187,7 @@ class AgentView(Struct, frozen=True, kw_only=True):
 
     agent: str
     owner: str
+    labels: dict[str, str] = {}
     configured: bool
     state: str
     since: str | None = None

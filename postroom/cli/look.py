@@ -10,6 +10,7 @@ import msgspec
 from redis.asyncio import Redis
 
 from postroom.cli.admin import AdminApi, names_admin_port
+from postroom.cli.labels import fit, read_labels
 from postroom.config.load import load_config
 from postroom.config.structs import Config
 from postroom.errors import PostroomError
@@ -30,10 +31,15 @@ class _Queues(msgspec.Struct, frozen=True):
 
 def show_queue(options: argparse.Namespace) -> int:
     """Print a row for each agent and priority that has mail waiting."""
+    wanted = read_labels(options)
     if names_admin_port(options):
         rows = _ask_port(options, "/admin/queue", _Queues).queues
+        agents = AdminApi(options).get("/admin/agents")["agents"] if wanted else []
+        labels = {row["agent"]: row["labels"] for row in agents}
     else:
-        _, rows = _ask_redis(lambda client: Watch(client).depth())
+        config, rows = _ask_redis(lambda client: Watch(client).depth())
+        labels = {name: agent.labels for name, agent in config.agents.items()}
+    rows = [row for row in rows if fit(labels.get(row.agent, {}), wanted)]
     if not rows:
         print("No mail is waiting.")
         return 0

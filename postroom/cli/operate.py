@@ -5,13 +5,15 @@ from typing import Any
 from urllib.parse import quote
 
 from postroom.cli.admin import AdminApi
+from postroom.cli.labels import fit, read_labels
 from postroom.errors import PostroomError
 from postroom.ids import is_message_id
 
 
 def show_agents(options: argparse.Namespace) -> int:
     """Print a row for each agent, and why one does not work."""
-    rows = AdminApi(options).get("/admin/agents")["agents"]
+    wanted = read_labels(options)
+    rows = [row for row in AdminApi(options).get("/admin/agents")["agents"] if fit(row["labels"], wanted)]
     print(f"{'AGENT':<24}{'OWNER':<20}{'STATE':<10}{'WAITING':>9}{'DUE':>9}  {'OLDEST DUE':<12}NOTES")
     for row in rows:
         oldest = f"{row['oldest_due_seconds']:.1f} s" if row["due"] else "-"

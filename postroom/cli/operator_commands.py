@@ -7,6 +7,7 @@ import textwrap
 from importlib import import_module
 
 from postroom.cli.commands import Command, Commands, add_command
+from postroom.cli.labels import add_label_option
 from postroom.errors import PostroomError
 
 ADMIN = (
@@ -78,8 +79,9 @@ def _add_filter(parser: argparse.ArgumentParser, verb: str) -> None:
 
 
 def _add_queue(commands: Commands) -> None:
-    add_asking(commands, "queue", "show the waiting mail of every agent", later("look", "show_queue"),
-         "  postroom queue")  # fmt: skip
+    parser = add_asking(commands, "queue", "show the waiting mail of every agent", later("look", "show_queue"),
+         "  postroom queue\n  postroom queue --label business=shop")  # fmt: skip
+    add_label_option(parser)
 
 
 def _add_why(commands: Commands) -> None:
@@ -89,9 +91,11 @@ def _add_why(commands: Commands) -> None:
 
 
 def _add_agents(commands: Commands) -> None:
-    examples = "  postroom agents\n  postroom agents prefer orders --channel backup --for 2h --reason 'relay is slow'"
+    example = "  postroom agents prefer orders --channel backup --for 2h --reason 'relay is slow'"
+    examples = f"  postroom agents --label business=shop\n{example}"
     parser = add_asking(commands, "agents", "show all agents, what stands over them and their mail",
                   later("operate", "show_agents"), examples)  # fmt: skip
+    add_label_option(parser)
     verbs = parser.add_subparsers(title="commands", metavar="COMMAND")
     example = (
         "  postroom agents prefer orders --channel backup --for 2h\n  postroom agents prefer orders --clear"

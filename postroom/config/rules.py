@@ -196,7 +196,10 @@ def _agent_warnings(at: str, agent: Agent) -> Iterator[Fault]:
 
 def carries_provider_keys(agent: Agent) -> bool:
     """True where some channel of the agent can name a file that only the provider has."""
-    return any(isinstance(c, ZeptomailChannel) or c.is_zeptomail for c in agent.channels)
+    return any(
+        isinstance(c, ZeptomailChannel) or (isinstance(c, SmtpChannel) and c.is_zeptomail)
+        for c in agent.channels
+    )
 
 
 def allowed_domains(agent: Agent) -> frozenset[str]:

@@ -66,7 +66,17 @@ class ZeptomailChannel(Strict, frozen=True, tag="zeptomail", tag_field="kind"):
     ca_file: str | None = None
 
 
-ChannelConfig = SmtpChannel | ZeptomailChannel
+class PostmarkChannel(Strict, frozen=True, tag="postmark", tag_field="kind"):
+    """Postmark's HTTP API (`/email`)."""
+
+    name: Name
+    token: Secret  # of the server, not of the account
+    stream: Annotated[str, Meta(pattern=r"^[a-z0-9-]{1,64}\Z")] = "outbound"
+    base_url: Annotated[str, Meta(pattern=r"^https?://[^\s?#@]+\Z")] = "https://api.postmarkapp.com"
+    ca_file: str | None = None
+
+
+ChannelConfig = SmtpChannel | ZeptomailChannel | PostmarkChannel
 
 
 class From(Strict, frozen=True):

@@ -12,7 +12,7 @@ from postroom.exporter import Exporter
 from postroom.ledger.watch import Watch
 from postroom.shared_metrics import SharedMetrics
 
-AGENT = Agent(sender=From("orders@shop.example"), channels=(), owner="team-shop")
+AGENT = Agent(sender=From("orders@shop.example"), channels=(), owner="team-shop", labels={"business": "shop"})
 
 
 class Process:
@@ -69,5 +69,6 @@ async def test_it_tells_whose_an_agent_is_and_what_stands_over_it(processes):
     """Owner, pause, and Redis's own state are there."""
     text = await processes[0].scrape()
     assert 'postroom_agent_info{agent="orders",owner="team-shop",retry_profile="standard"} 1.0' in text
+    assert 'postroom_agent_label{agent="orders",label="business",value="shop"} 1.0' in text
     assert 'postroom_redis_memory_ratio{redis="ledger"} 0.0' in text
     assert "postroom_agent_paused{" not in text

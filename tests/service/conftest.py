@@ -33,6 +33,7 @@ BRAKED = """\
 owner = "team-ops"
 per_day = 3
 only_from = true
+labels = { business = "shop", kind = "alerts" }
 storm = { limit = 2, window = "1h", exempt = ["Watch@EXAMPLE.com"] }
 """
 ADMIN_TOKEN = "pr_test_admin"

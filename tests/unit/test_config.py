@@ -162,7 +162,7 @@ SECRET = {"username": '"user"', "password": '{ env = "PASSWORD" }'}
         ]),
         # channels
         (smtp(kind=None), [("/agents/orders/channels/0", re.compile(".*kind.*"))]),
-        (smtp(kind='"imap"'), [("/agents/orders/channels/0", "must be one of: smtp, zeptomail")]),
+        (smtp(kind='"imap"'), [("/agents/orders/channels/0", "must be one of: smtp, zeptomail, postmark")]),
         (smtp(host='""'), [("/agents/orders/channels/0/host", "expected `str` of length >= 1")]),
         (smtp(host=None), [("/agents/orders/channels/0/host", "required, but missing")]),
         (smtp(port="0"), [("/agents/orders/channels/0/port", "expected `int` >= 1")]),

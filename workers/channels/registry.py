@@ -3,8 +3,9 @@
 from collections.abc import Callable
 
 from postroom.address import domain_of, parse_address
-from postroom.config.structs import Agent, ChannelConfig, SmtpChannel, ZeptomailChannel
+from postroom.config.structs import Agent, ChannelConfig, PostmarkChannel, SmtpChannel, ZeptomailChannel
 from workers.channels.http_pool import TIMEOUTS, Timeouts
+from workers.channels.postmark import PostmarkApi
 from workers.channels.seam import Channel, FileKeys
 from workers.channels.smtp import SmtpRelay
 from workers.channels.smtp_session import DEFAULT_TIMEOUTS, SmtpTimeouts
@@ -38,6 +39,8 @@ def _open(
         return SmtpRelay(
             config, bounce_address=bounce_address, own_domain=own_domain, files=files, timeouts=smtp
         )
+    if isinstance(config, PostmarkChannel):
+        return PostmarkApi(config, timeouts=http)
     keys = keys_of(config.name)
     return ZeptomailApi(
         config, bounce_address=bounce_address, own_domain=own_domain, keys=keys, timeouts=http
