@@ -15,10 +15,9 @@ from postroom.config.load import load_config
 from postroom.config.structs import Agent, Config
 from postroom.config.units import milliseconds
 from postroom.errors import PostroomError
-from postroom.ledger.clients import connection_maker, reading_client
+from postroom.ledger.clients import open_pipe, reading_client
 from postroom.ledger.delivery import Delivery
 from postroom.ledger.errors import LedgerError
-from postroom.ledger.pipe import ScriptPipe
 from postroom.ledger.reading import Reading
 from postroom.outcome import Cause
 from postroom.settings import read_settings
@@ -93,7 +92,7 @@ def _row(check: Check) -> str:
 async def _release(config: Config, agent: str, channel: Channel) -> None:
     """Release the channel's breaker, where it has one and Redis is there."""
     client = reading_client(config.redis.url)
-    pipe = ScriptPipe(connection_maker(config.redis.url), deadline=LEDGER_SECONDS)
+    pipe = open_pipe(config.redis.url, deadline=LEDGER_SECONDS)
     delivery = Delivery(
         pipe,
         lease_ms=milliseconds(config.worker.lease),
