@@ -10,8 +10,8 @@ import atexit
 import logging
 import os
 import sys
+import time
 import traceback
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
@@ -24,17 +24,18 @@ from postroom.settings import Settings
 
 _encoder = msgspec.json.Encoder(enc_hook=str)
 FRAMES_SHOWN = 12
+LEVELS = {
+    "exception": "error",
+    "warn": "warning",
+    "fatal": "critical",
+}  # methods that are not named as levels
 QUIET = {"arq": logging.WARNING, "asyncio": logging.WARNING, "aiohttp.access": logging.WARNING}
 
 
 def configure_logging(settings: Settings, service: str) -> None:
     """Set up structlog and the standard library's root logger for a whole process."""
     console = settings.log_format == "console" or (settings.log_format == "auto" and sys.stdout.isatty())
-    common: list[Processor] = [
-        structlog.stdlib.add_log_level,
-        _Stamp(service),
-        _shape_exception,
-    ]
+    common: list[Processor] = [_shape_exception, _Stamp(service)]
     structlog.configure(
         processors=[*common, structlog.dev.ConsoleRenderer() if console else _render_bytes],
         wrapper_class=structlog.make_filtering_bound_logger(settings.log_level_number),
@@ -106,24 +107,24 @@ class LineLogger:
 
 
 class _Stamp:
-    """Puts time, service, version and process in front of every line."""
+    """Puts time, level, event, service, version and process in front of every line."""
 
     def __init__(self, service: str) -> None:
         self._common = {"service": service, "version": __version__, "pid": os.getpid()}
+        self._second, self._text = 0, ""
 
-    def __call__(self, _logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-        stamp = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        return {
-            "ts": stamp,
-            "level": event.pop("level"),
-            "event": event.pop("event"),
-            **self._common,
-            **event,
-        }
+    def __call__(self, _logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+        second, ms = divmod(time.time_ns() // 1_000_000, 1000)
+        if second != self._second:  # formatting a time costs as much as the rest of a line
+            self._second = second
+            self._text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+        level = LEVELS.get(method, method)
+        stamp = {"ts": f"{self._text}.{ms:03}Z", "level": level, "event": event.pop("event")}
+        return {**stamp, **self._common, **event}
 
 
 def _shape_exception(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    info = event.pop("exc_info", None)
+    info = event.pop("exc_info", None) if "exc_info" in event else None
     if not info:
         return event
     error = (

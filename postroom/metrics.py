@@ -1,6 +1,7 @@
 """Every metric by name. Labels are bounded: never a recipient, an id, a ref or anybody's text."""
 
 from collections.abc import Callable
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 
@@ -16,6 +17,21 @@ BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 HTTP_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 
 disable_created_metrics()  # type: ignore[no-untyped-call]
+
+
+class Children(dict[tuple[Any, ...], Any]):
+    """The children of a metric by their labels, for what is counted with every message.
+
+    `children[labels]` is `metric.labels(*labels)` at a tenth of its cost. What it gives is never removed from the metric.
+    """
+
+    def __init__(self, metric: Counter | Histogram) -> None:
+        super().__init__()
+        self._metric = metric
+
+    def __missing__(self, labels: tuple[Any, ...]) -> Any:
+        child = self[labels] = self._metric.labels(*labels)
+        return child
 
 
 class PipeMetrics:

@@ -4,7 +4,7 @@ from structlog.typing import FilteringBoundLogger
 
 from postroom.ledger.delivery import Claim, Claimed, Finished
 from postroom.ledger.delivery import Ended as EndedByItself
-from postroom.metrics import CarrierMetrics
+from postroom.metrics import CarrierMetrics, Children
 from postroom.origin import trace_id_of
 from postroom.states import State
 from workers.attempt import Ended
@@ -17,6 +17,10 @@ class Account:
     def __init__(self, metrics: CarrierMetrics, log: FilteringBoundLogger) -> None:
         self.metrics = metrics
         self.log = log
+        self._attempts = Children(metrics.attempts)
+        self._attempt_seconds = Children(metrics.attempt_seconds)
+        self._finished = Children(metrics.finished)
+        self._latency = Children(metrics.latency)
 
     def claim(self, agent: str, claim: Claim) -> None:
         """Tell what a claim found out by itself: messages that ended, and leases that had run out."""
@@ -90,16 +94,16 @@ class Account:
 
     def _count(self, message: Claimed, ended: Ended, channel: str, finished: Finished) -> None:
         reply_class = f"{ended.reply_code // 100}xx" if ended.reply_code else "none"
-        self.metrics.attempts.labels(message.agent, channel, ended.outcome, reply_class).inc()
-        self.metrics.attempt_seconds.labels(message.agent, channel).observe(ended.ms / 1000)
+        self._attempts[message.agent, channel, ended.outcome, reply_class].inc()
+        self._attempt_seconds[message.agent, channel].observe(ended.ms / 1000)
         if ended.ambiguous:
             self.metrics.ambiguous.labels(message.agent).inc()
         if ended.defect is not None:
             self.metrics.render_failures.labels(message.template.partition("@")[0], ended.defect).inc()
         if finished.next_in_ms is None:
-            self.metrics.finished.labels(message.agent, message.priority, finished.state).inc()
+            self._finished[message.agent, message.priority, finished.state].inc()
         if finished.state == State.SENT:
-            self.metrics.latency.labels(message.agent, message.priority).observe(finished.age_ms / 1000)
+            self._latency[message.agent, message.priority].observe(finished.age_ms / 1000)
 
 
 def _origin_of(message: Claimed) -> tuple[str, str, int]:

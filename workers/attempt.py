@@ -185,6 +185,8 @@ class _Mark:
 
 def _spread(claimed: Claimed, letters: Sequence[str]) -> str:
     """Put the letters of this attempt's recipients at their places among all recipients of the message."""
+    if len(letters) == claimed.recipients:  # then `waiting` are all of them, in their order
+        return "".join(letters)
     out = ["-"] * claimed.recipients
     for index, letter in zip(claimed.waiting, letters, strict=True):
         out[index] = letter
@@ -193,6 +195,8 @@ def _spread(claimed: Claimed, letters: Sequence[str]) -> str:
 
 def _conclude(claimed: Claimed, channel: str, submitted: Submitted, ms: int) -> Ended:
     answers = submitted.answers
+    if len(answers) == 1 and isinstance(sent := answers[0].outcome, Sent):
+        return _conclude_sent(claimed, channel, answers[0], sent, ms)
     letters = [LETTERS[type(answer.outcome)] for answer in answers]
     worst = min(letters, key=WORST_FIRST.index)
     shown = answers[letters.index(worst)]
@@ -228,6 +232,29 @@ def _conclude(claimed: Claimed, channel: str, submitted: Submitted, ms: int) -> 
         provider_id=next((a.outcome.provider_id for a in answers if isinstance(a.outcome, Sent)), ""),
         ambiguous="a" in letters,
         retry_after=retry_after,
+        answered=answered,
+    )
+
+
+def _conclude_sent(claimed: Claimed, channel: str, answer: Answer, sent: Sent, ms: int) -> Ended:
+    """Conclude what nearly all attempts are: one recipient, taken. There is nothing to weigh, or to try again."""
+    answered = answer.reply_code is not None
+    return Ended(
+        finish=Finish(
+            id=claimed.id,
+            fence=claimed.fence,
+            codes=_spread(claimed, "s"),
+            delay_ms=0,
+            event=_event(channel, "s", Phase.DONE, answer, ms),
+            channel=channel if answered else "",
+        ),
+        outcome="sent",
+        phase=str(Phase.DONE),
+        reply_code=answer.reply_code,
+        enhanced_code=answer.enhanced_code,
+        ms=ms,
+        provider_id=sent.provider_id,
+        ambiguous=False,
         answered=answered,
     )
 

@@ -18,15 +18,21 @@ class Stages(Struct):
 
         `queue` is what is left: waiting, and earlier attempts with the waits between them.
         """
-        known = {name: round(getattr(self, name) * 1000, 1) for name in ("render", "compose", "submit")}
-        waited = max(0.0, age_ms - sum(known.values()))
-        connect = min(round(self.connect * 1000, 1), waited)
-        pacing = min(round(self.pacing * 1000, 1), waited - connect)
+        render, compose, submit = _ms(self.render), _ms(self.compose), _ms(self.submit)
+        waited = max(0.0, age_ms - render - compose - submit)
+        connect = min(_ms(self.connect), waited)
+        pacing = min(_ms(self.pacing), waited - connect)
         return {
             "accept_ms": round(accept_us / 1000, 1),
             "queue_ms": round(waited - connect - pacing, 1),
             "pacing_ms": round(pacing, 1),
             "connect_ms": round(connect, 1),
-            **{f"{name}_ms": value for name, value in known.items()},
-            "finish_ms": round(self.finish * 1000, 1),
+            "render_ms": render,
+            "compose_ms": compose,
+            "submit_ms": submit,
+            "finish_ms": _ms(self.finish),
         }
+
+
+def _ms(seconds: float) -> float:
+    return round(seconds * 1000, 1)
