@@ -22,7 +22,7 @@ disable_created_metrics()  # type: ignore[no-untyped-call]
 class Children(dict[tuple[Any, ...], Any]):
     """The children of a metric by their labels, for what is counted with every message.
 
-    `children[labels]` is `metric.labels(*labels)` at a tenth of its cost. What it gives is never removed from the metric.
+    `children[labels]` is `metric.labels(*labels)` at a tenth of its cost, and is never removed from it.
     """
 
     def __init__(self, metric: Counter | Histogram) -> None:

@@ -1,6 +1,7 @@
 """The ledger's Lua scripts, called by hash."""
 
 import hashlib
+import re
 from functools import cache
 from importlib.resources import files
 
@@ -37,8 +38,13 @@ NAMES = (
 )
 
 
+# A function at the left margin, on one line or up to the `end` that stands there as well.
+_FUNCTION = re.compile(r"^(local function (\w+)\((?:[^\n]* end\n|(?s:.*?)^end\n))", re.MULTILINE)
+_WORD = re.compile(r"--[^\n]*|(\w+)")
+
+
 class Script(Struct, frozen=True):
-    """One script with the prelude in front of it, and the hash Redis knows it by."""
+    """One script with what it uses of the prelude in front of it, and the hash Redis knows it by."""
 
     name: str
     source: bytes
@@ -54,9 +60,26 @@ GUARD = b"redis.call('EXISTS', ARGV[1] .. 'nowhere')\n"
 def load_scripts(*, guarded: bool = False) -> dict[str, Script]:
     """Read all scripts from the package; `guarded` is for a Redis Cluster."""
     folder = files("postroom.ledger") / "scripts"
-    prelude = (folder / "prelude.lua").read_bytes()
+    prelude = (folder / "prelude.lua").read_text()
     scripts = {}
     for name in NAMES:
-        source = (GUARD if guarded else b"") + prelude + b"\n" + (folder / f"{name}.lua").read_bytes()
+        body = (folder / f"{name}.lua").read_text()
+        source = (GUARD if guarded else b"") + (used_of(prelude, body) + body).encode()
         scripts[name] = Script(name, source, hashlib.sha1(source, usedforsecurity=False).hexdigest())
     return scripts
+
+
+def used_of(prelude: str, body: str) -> str:
+    """Return the prelude without the functions that neither the body nor another function it uses calls.
+
+    Redis runs the whole text at every call, and makes each function anew: all of them cost more than many a script.
+    """
+    pieces = _FUNCTION.split(prelude)  # text, function, its name, text, function, …
+    functions = dict(zip(pieces[2::3], pieces[1::3], strict=True))
+    used: set[str] = set()
+    found = {body, *pieces[0::3]}
+    while found:
+        words = set(_WORD.findall("\n".join(found)))  # what comments say is no use
+        found = {functions[name] for name in (words & functions.keys()) - used}
+        used |= words & functions.keys()
+    return _FUNCTION.sub(lambda match: match[1] if match[2] in used else "", prelude)

@@ -7,8 +7,9 @@ local id = ARGV[5]
 local v = redis.call('HMGET', record_key(id), 's', 'f', 'p', 'dl', 'ck', 'ss')
 if v[1] ~= 'sending' or tonumber(v[2]) ~= tonumber(ARGV[6]) then return 0 end
 local now = math.floor(clock() / 1000)
-local m = {deadline = tonumber(v[4] or 0), halted = tonumber(v[5] or -1)}
-if time_is_up(m, m.halted >= 0 and read_halt() or nil, now) then return -1 end
+local deadline = tonumber(v[4] or 0)
+if deadline > 0 and now >= deadline
+    and time_is_up({deadline = deadline, halted = tonumber(v[5] or -1)}, read_halt(), now) then return -1 end
 local per_day = tonumber(ARGV[10])
 if per_day > 0 then
     -- Charged here and nowhere else: what is marked may have been sent, and a provider bills that.
@@ -18,7 +19,7 @@ if per_day > 0 then
     redis.call('SET', DAY, string.format('%.0f|%d', day.start, day.used + charge), 'PX', 2 * 86400000)
     redis.call('HSET', record_key(id), 'dc', string.format('%.0f|%d', day.start, charge))
 end
+-- The lease is not touched: its renewals look after a message in whatever phase it is.
 redis.call('HSET', record_key(id), 'ph', 'committing', 'pd', ARGV[7], 'ch', ARGV[8])
 if v[6] then redis.call('HDEL', record_key(id), 'ss') end
-redis.call('ZADD', QUEUES[v[3]], 'XX', now + tonumber(ARGV[9]) - LEASED, id)
 return 1

@@ -102,12 +102,14 @@ local function take(m, queue)
     end
     m.fence = m.fence + 1
     redis.call('HSET', record_key(m.id), 's', 'sending', 'f', m.fence, 'ph', 'claimed')
-    redis.call('HDEL', record_key(m.id), 'ss', 'pd', 'rs')
+    local shown = redis.call('HMGET', record_key(m.id), 'c', 'c2', 'd', 'p', 'pf', 't', 'bl', 'rs')
+    if m.seen or m.pending ~= '' or shown[8] then redis.call('HDEL', record_key(m.id), 'ss', 'pd', 'rs') end
+    shown[8] = nil
     redis.call('ZADD', queue, now + lease - LEASED, m.id)
     bytes = bytes + #payload
     if m.priority ~= 'h' then low = low + 1 end
     claimed[#claimed + 1] = {m.id, m.fence, m.attempts, m.accepted, m.recipients,
-        redis.call('HMGET', record_key(m.id), 'c', 'c2', 'd', 'p', 'pf', 't', 'bl'), payload}
+        shown, payload}
 end
 
 -- A message whose lease has run out waits again, in its old place and under a new fence.

@@ -85,22 +85,29 @@ if string.find(codes, '[fd]') then
     refund(m.id, kept)
 end
 if ambiguous then m.ambiguous = m.ambiguous + 1 end
-add_event(m, now, 'T|' .. m.attempts .. '|' .. ARGV[9])
-for i = 16, #ARGV, 2 do redis.call('HSET', record_key(m.id), 'x' .. ARGV[i], ARGV[i + 1]) end
-
-if aggregate(m.recipients) == 'queued' then end_superseded(m) end
-local next_at = now + tonumber(ARGV[8])
-if aggregate(m.recipients) == 'queued' and time_is_up(m, read_halt(), next_at) then
-    m.recipients = end_waiting(m.recipients, 'x')
+local fields = event_fields(m, now, 'T|' .. m.attempts .. '|' .. ARGV[9])
+local function set(field, value)
+    fields[#fields + 1] = field
+    fields[#fields + 1] = value
 end
-local state = aggregate(m.recipients)
-redis.call('HSET', record_key(m.id), 'rr', m.recipients, 'n', m.attempts, 'f', m.fence)
+set('n', m.attempts)
+set('f', m.fence)
+for i = 16, #ARGV, 2 do set('x' .. ARGV[i], ARGV[i + 1]) end
+
+local state, next_at = aggregate(m.recipients), now + tonumber(ARGV[8])
+if state == 'queued' then
+    end_superseded(m)
+    if aggregate(m.recipients) == 'queued' and time_is_up(m, read_halt(), next_at) then
+        m.recipients = end_waiting(m.recipients, 'x')
+    end
+    state = aggregate(m.recipients)
+end
 if state ~= 'queued' then
-    retire(m, state, now)
+    retire(m, state, now, fields)
     return {'ok', state, -1, now - m.accepted, m.priority, guarded and 'slow' or ''}
 end
 redis.call('HSET', record_key(m.id), 's', 'queued', 'ph', 'done', 'na', next_at, 'am', m.ambiguous,
-    'rs', (ambiguous and 'ambiguous' or 'retrying') .. '|' .. now)
+    'rr', m.recipients, 'rs', (ambiguous and 'ambiguous' or 'retrying') .. '|' .. now, unpack(fields))
 redis.call('HDEL', record_key(m.id), 'pd', 'ss')
 redis.call('ZADD', QUEUES[m.priority], next_at, m.id)
 put_on_agenda(next_at)

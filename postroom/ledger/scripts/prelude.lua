@@ -61,16 +61,23 @@ local function waits(m) return m.state == 'queued' or m.state == 'sending' end
 
 -- Appends to the timeline: the first events and the newest are kept, the middle of a long one is not.
 -- An event longer than a small value may be goes on in a second field.
-local function add_event(m, now, text)
+-- Returned are the fields to set, so that whoever sets others anyway does it in one call.
+local function event_fields(m, now, text)
     local slot = m.events
     if slot >= EVENTS_KEPT then
         slot = EVENTS_FIRST + (m.events - EVENTS_FIRST) % (EVENTS_KEPT - EVENTS_FIRST)
     end
     m.events = m.events + 1
-    local key, event = record_key(m.id), (now - m.accepted) .. '|' .. text
-    redis.call('HSET', key, 'e' .. slot, string.sub(event, 1, VALUE_LIMIT), 'en', m.events)
-    if #event > VALUE_LIMIT then redis.call('HSET', key, 'g' .. slot, string.sub(event, VALUE_LIMIT + 1))
-    elseif m.events > EVENTS_KEPT then redis.call('HDEL', key, 'g' .. slot) end
+    local event = (now - m.accepted) .. '|' .. text
+    local fields = {'e' .. slot, string.sub(event, 1, VALUE_LIMIT), 'en', m.events}
+    if #event > VALUE_LIMIT then
+        fields[5], fields[6] = 'g' .. slot, string.sub(event, VALUE_LIMIT + 1)
+    elseif m.events > EVENTS_KEPT then redis.call('HDEL', record_key(m.id), 'g' .. slot) end
+    return fields
+end
+
+local function add_event(m, now, text)
+    redis.call('HSET', record_key(m.id), unpack(event_fields(m, now, text)))
 end
 
 -- A message's state from its recipients' letters. q: waits, r: waits and an earlier attempt may have sent it,
@@ -139,10 +146,11 @@ end
 
 -- The end of a message's life (or of what Postroom can do for it): off the queue, and from now on kept for as
 -- long as the retention says. Record, payload, blobs and ref get their time here and nowhere else.
-local function retire(m, state, now)
+-- `more` are further fields to set of the record.
+local function retire(m, state, now, more)
     local key = record_key(m.id)
     redis.call('ZREM', QUEUES[m.priority], m.id)
-    redis.call('HSET', key, 's', state, 'rr', m.recipients, 'fa', now)
+    redis.call('HSET', key, 's', state, 'rr', m.recipients, 'fa', now, unpack(more or {}))
     redis.call('HDEL', key, 'ph', 'pd', 'ss', 'na', 'dl', 'am', 'ch', 'rs', 'ck', 'hd', 'hw', 'sp', 'dc')
     if not waits(m) then count(m, m.state, -1) end
     count(m, state, 1)
