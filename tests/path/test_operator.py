@@ -49,7 +49,10 @@ async def postroom(stack: Stack, *words: str, status: int = 0) -> str:
 
 async def test_a_pause_stops_lanes_at_once_and_resume_lets_them_go_on(folder: Path):
     """In the midst of a load: at most the messages in hand still go; callers see why; nothing is lost or burnt."""
-    async with Receiver({"DOT": "slow 0.2"}) as receiver, running(folder, receiver.port) as stack:
+    async with (
+        Receiver({"DOT": "slow 0.2"}) as receiver,
+        running(folder, receiver.port, agent="connections = 2") as stack,
+    ):
         accepted = await stack.accept_many(sample(f"p-{n}") for n in range(400))
         await receiver.until_mails(20)
         await postroom(stack, "pause", "orders", "--reason", "provider incident", "--for", "1h")
@@ -124,7 +127,7 @@ async def test_a_storm_waits_until_somebody_lets_it_go(folder: Path):
 async def test_wrong_mail_is_cancelled_by_filter_while_the_rest_goes_on(folder: Path):
     """What is printed is what was cancelled; another agent's mail goes on, and the ledger's balance is drawn."""
     async with (
-        Receiver({"DOT": "slow 0.05"}) as receiver,
+        Receiver({"DOT": "slow 0.2"}) as receiver,
         running(folder, receiver.port, agent="connections = 1") as stack,
     ):
         wrong = await stack.accept_many(sample(f"w-{n}") for n in range(300))
