@@ -9,7 +9,7 @@ from msgspec import Struct
 from postroom.config.structs import Agent
 from postroom.due import day_used_up_until, paced_until, reopens_at, stopped_channels
 from postroom.ledger.reading import StoredMessage
-from postroom.ledger.record import Record
+from postroom.ledger.record import Hold, Record
 from postroom.ledger.standing import StoredFault
 from postroom.outcome import BY_A_PERSON
 from postroom.states import State
@@ -142,15 +142,18 @@ def _explain_waiting(stored: StoredMessage, agent: Agent | None) -> Reason:
     return Reason("due", None, text, moment(_due_since(record)))
 
 
+def held_reason(agent: Agent | None, hold: Hold) -> Reason:
+    """Return the reason of what a person holds."""
+    owner = agent.owner if agent else ""
+    text = "An operator holds it" + _because(hold.why) + _ask(owner)
+    return Reason("held", None, text, moment(hold.since), owner=owner or None)
+
+
 def _held(stored: StoredMessage, agent: Agent) -> Reason | None:
     record = stored.record
-    hold = record.hold
-    if hold is None:
-        return None
-    if hold.code == "storm":
-        return storm_reason(record.agent, agent, hold.since)
-    text = "An operator holds it" + _because(hold.why) + _ask(agent.owner)
-    return Reason("held", None, text, moment(hold.since))
+    if record.hold is not None and record.hold.code == "storm":
+        return storm_reason(record.agent, agent, record.hold.since)
+    return None if record.hold is None else held_reason(agent, record.hold)
 
 
 def _paused(stored: StoredMessage, agent: Agent) -> Reason | None:

@@ -1,6 +1,7 @@
 """An operator's acts on messages: one by its id, or all that a filter names."""
 
 import time
+from collections.abc import Callable
 
 import msgspec
 
@@ -12,23 +13,13 @@ from postroom.ledger.delivery import Ended
 from postroom.ledger.keys import agent_of
 from postroom.ledger.operating import Act, Position, Retried, Slice
 from postroom.ledger.resolved import Resolved
-from postroom.states import State
 from service.admin_edge import Call
 from service.admin_moment import read_moment
 from service.admin_schema import ActBody, Acted, Body, Done, Place, ResolveBody, check_reason
+from service.admin_texts import say_cancelled, say_resolved, say_retried
 from service.operator_desk import OperatorDesk, Told, who_of
 
 ACT_SECONDS = 0.5  # how long one call works at an act by filter before it says where to go on
-RETRIED = {
-    "due": "due now, instead of waiting for another attempt.",
-    "released": "no longer held.",
-    "again": "tried again, with a fresh deadline.",
-    "gone": "its content has been dropped: let its caller send it again.",
-    "scheduled": "it waits for its send_at, and nothing was done.",
-    "unconfirmed": "the provider may have it: look there, then resolve it.",
-    "queued": "it waits anyway, and nothing of it is in doubt.",
-    "sending": "an attempt is under way.",
-}
 
 
 class MessageActs:
@@ -52,18 +43,14 @@ class MessageActs:
             retried = await self._desk.operating.retry(message_id, unconfirmed=True)
             return await self._retried(call, body, "resolve_retry", retried)
         resolved = await self._desk.operating.resolve(message_id)
-        text = "settled, somebody knows." if resolved and resolved.by_us else "nothing of it is in doubt."
-        return await self._resolved(call, body, "resolve_sent", resolved, text)
+        return await self._resolved(call, body, "resolve_sent", resolved, say_resolved)
 
     async def cancel(self, call: Call) -> Done:
         """End a message before its commit mark."""
         body, message_id = call.decode(Body), _id_of(call)
         check_reason(body.reason)
         resolved = await self._desk.operating.cancel(message_id)
-        text = "called back in time." if resolved and resolved.by_us else "it is too late to call it back."
-        if resolved and not resolved.by_us and resolved.state == State.CANCELLED:
-            text = "it had been called back before."
-        return await self._resolved(call, body, "cancel", resolved, text)
+        return await self._resolved(call, body, "cancel", resolved, say_cancelled)
 
     async def why(self, call: Call) -> Findings:
         """Say why a message is where it is."""
@@ -126,12 +113,10 @@ class MessageActs:
             self._desk.ring(agent_of(message_id))
         if retried.done:
             await self._tell(call, body, verb)
-        state = State.QUEUED if retried.done or retried.answer == "scheduled" else retried.answer
-        text = RETRIED.get(retried.answer, "nothing of it can be tried again.")
-        return Done(message_id, retried.done, "" if retried.answer == "gone" else state, text)
+        return Done(message_id, retried.done, retried.state, say_retried(retried))
 
     async def _resolved(
-        self, call: Call, body: Body, verb: str, resolved: Resolved | None, text: str
+        self, call: Call, body: Body, verb: str, resolved: Resolved | None, say: Callable[[Resolved], str]
     ) -> Done:
         message_id = call.path["id"]
         if resolved is None:
@@ -139,7 +124,7 @@ class MessageActs:
         if resolved.by_us:
             self._desk.account(verb, [Ended(message_id, resolved.state, resolved.priority, resolved.age_ms)])
             await self._tell(call, body, verb)
-        return Done(message_id, resolved.by_us, resolved.state, text)
+        return Done(message_id, resolved.by_us, resolved.state, say(resolved))
 
     async def _tell(self, call: Call, body: Body, verb: str) -> None:
         message_id = call.path["id"]

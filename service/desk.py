@@ -1,7 +1,7 @@
 """The desk: what the routes work with, opened when the process starts and closed when it ends."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from arq.connections import ArqRedis
@@ -28,6 +28,7 @@ from postroom.library import publish_templates
 from postroom.metrics import EdgeMetrics
 from postroom.origin import Origin
 from postroom.shelf import Shelf
+from postroom.states import State
 from postroom.supervise import supervise
 from postroom.templates import TemplateSet
 from service.accept import Accepted, AcceptMessage, storage_full, unavailable
@@ -136,14 +137,7 @@ class Desk:
         if accepted.created.braked:
             self._account_braked(offer, first=accepted.created.storm_began)
         for ended in accepted.created.superseded:
-            self._account_ended(ended)
-            log.info(
-                "message.cancelled",
-                message_id=ended.id,
-                state=ended.state,
-                age_ms=ended.age_ms,
-                superseded_by=offer.id,
-            )
+            self._account_ended(ended, log.info, superseded_by=offer.id)
 
     def _account_replay(self, record: Record | None, origin: Origin) -> None:
         assert record is not None
@@ -170,8 +164,9 @@ class Desk:
                 message_id=offer.id,
             )
 
-    def _account_ended(self, ended: Ended) -> None:
+    def _account_ended(self, ended: Ended, tell: Callable[..., None], **more: str) -> None:
         self.metrics.finished.labels(agent_of(ended.id), ended.priority, ended.state).inc()
+        tell(f"message.{ended.state}", message_id=ended.id, state=ended.state, age_ms=ended.age_ms, **more)
 
     async def lapse(self, message_id: str) -> bool:
         """End a message whose time is up, as well as Redis lets us; True where this call ended it."""
@@ -181,24 +176,18 @@ class Desk:
             return False
         if ended is None:
             return False
-        self._account_ended(ended)
-        event = f"message.{ended.state}"
-        self._log.warning(
-            event,
-            agent=agent_of(message_id),
-            message_id=message_id,
-            state=ended.state,
-            age_ms=ended.age_ms,
-        )
+        self._account_ended(ended, self._log.warning, agent=agent_of(message_id))
         return True
 
     def account_cancelled(self, caller: str, message_id: str, cancelled: Resolved, request_id: str) -> None:
-        """Count and log a message that was called back."""
+        """Count and log a message that was called back, as what it ended: an earlier attempt may have reached some."""
         agent = agent_of(message_id)
-        self.metrics.cancelled.labels(caller, agent).inc()
+        if cancelled.state == State.CANCELLED:
+            self.metrics.cancelled.labels(caller, agent).inc()
         self.metrics.finished.labels(agent, cancelled.priority, cancelled.state).inc()
+        event = f"message.{cancelled.state}"
         self._log.info(
-            "message.cancelled",
+            event,
             request_id=request_id,
             caller=caller,
             agent=agent,

@@ -233,10 +233,13 @@ def _cancel() -> dict[str, Any]:
         "operationId": "cancelMessage",
         "summary": "Cancel a message",
         "description": "Ends a message before it goes to the channel. Cancelling twice answers 200 twice; once the "
-        "channel may have it, or it has ended otherwise, 409 `too_late`.",
+        "channel may have it, or it has ended otherwise, 409 `too_late`. Of a message that has had an attempt already "
+        "only what still waits is called back: look at `state`. It is `partly_sent` where others have it, and "
+        "`unconfirmed` where it waited for another attempt after one whose answer got lost (reason `ambiguous`): "
+        "nothing more is sent, but the provider may have it.",
         "parameters": [{"name": "message_id", "in": "path", "required": True, "schema": {"type": "string"}}],
         "responses": {
-            "200": answer("The message, cancelled.", "MessageView"),
+            "200": answer("The message; nothing more of it is sent.", "MessageView"),
             **problems(400, 401, 403, 404, 409, 429, 500, 503),
         },
     }

@@ -17,11 +17,13 @@ from postroom.ledger.delivery import Ended
 from postroom.ledger.keys import agent_of
 from postroom.ledger.operating import Operating
 from postroom.metrics import EdgeMetrics
+from postroom.states import WAITING
 from service.admin_edge import Call
 from service.desk import Desk
 
 LEDGER_SECONDS = 5.0
 WHO_LIMIT = 64
+RESOLVED = "resolve_sent"  # the verb that settles messages, which may have ended before
 
 
 class Told(Struct, frozen=True, kw_only=True):
@@ -122,14 +124,12 @@ class OperatorDesk:
         """Count and log messages that an operator's act has ended, or settled."""
         for one in ended:
             agent = agent_of(one.id)
-            self._metrics.finished.labels(agent, one.priority, one.state).inc()
-            event = EVENTS.get(verb, "message.resolved")
+            if one.state not in WAITING:
+                self._metrics.finished.labels(agent, one.priority, one.state).inc()
+            event = "message.resolved" if verb == RESOLVED else f"message.{one.state}"
             self._log.info(
                 event, agent=agent, message_id=one.id, state=one.state, age_ms=one.age_ms, operator=True
             )
-
-
-EVENTS = {"cancel": "message.cancelled", "expire": "message.expired"}
 
 
 def who_of(call: Call, as_user: str) -> str:

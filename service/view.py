@@ -7,7 +7,7 @@ from msgspec import Struct
 from postroom.config.structs import Agent
 from postroom.config.units import milliseconds
 from postroom.due import next_attempt
-from postroom.explain import Reason, explain, is_superseded, moment, state_sentence, storm_reason
+from postroom.explain import Reason, explain, held_reason, is_superseded, moment, state_sentence, storm_reason
 from postroom.ledger.accept import Created, Offer
 from postroom.ledger.files import StoredFile
 from postroom.ledger.reading import StoredMessage
@@ -127,13 +127,20 @@ def view_created(offer: Offer, created: Created, agent: Agent | None) -> Accepte
         caller=offer.caller,
         state="queued",
         finished=False,
-        reason=storm_reason(offer.agent, agent, created.accepted_at) if created.braked else None,
+        reason=_reason_at_once(offer, created, agent),
         accepted_at=moment(created.accepted_at) or "",
-        next_attempt_at=None if created.braked else moment(created.due),
+        next_attempt_at=None if created.braked or created.hold else moment(created.due),
         expires_at=moment(created.deadline),
         ref_valid_until=None,
         template=TemplateView(template.name, template.version) if template else None,
     )
+
+
+def _reason_at_once(offer: Offer, created: Created, agent: Agent | None) -> Reason | None:
+    """Return what holds a message up from its beginning."""
+    if created.hold is not None:
+        return held_reason(agent, created.hold)
+    return storm_reason(offer.agent, agent, created.accepted_at) if created.braked else None
 
 
 def view_accepted(stored: StoredMessage, agent: Agent | None, retention: str) -> dict[str, Any]:

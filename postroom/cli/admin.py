@@ -2,22 +2,20 @@
 
 import argparse
 import getpass
-import http.client
-import json
 import os
 import re
 import time
-import urllib.error
-import urllib.request
 from pathlib import Path
 from typing import Any
 
-from postroom.errors import PostroomError
+from postroom.cli.call import UNREACHABLE, call, read_token, read_url
+from postroom.errors import Code, PostroomError
 
 TRIES, PAUSE = 5, 0.5
 TIMEOUT = 15.0
+WHERE = "is it the metrics port of an API of this version?"
+NO_PATH = "No such path"  # as any port of the API says it
 DEV_TOKEN = Path(".postroom/admin-token")
-HTTP = ("http://", "https://")
 
 
 class AdminApi:
@@ -25,10 +23,9 @@ class AdminApi:
 
     def __init__(self, options: argparse.Namespace) -> None:
         url = _option(options, "admin_url", "POSTROOM_ADMIN_URL") or _default_url()
-        self._url = url.rstrip("/")
-        if not self._url.startswith(HTTP):
-            raise PostroomError("--admin-url must start with http:// or https://")
-        self._token = _option(options, "token", "POSTROOM_ADMIN_TOKEN") or _dev_token()
+        self._url = read_url(url, "--admin-url")
+        token = _option(options, "token", "POSTROOM_ADMIN_TOKEN") or _dev_token()
+        self._token = read_token(token, "--token or POSTROOM_ADMIN_TOKEN")
         self._me = re.sub(r"[^A-Za-z0-9._-]", "", _user())[:64]
 
     def get(self, path: str) -> dict[str, Any]:
@@ -43,8 +40,8 @@ class AdminApi:
     def _ask(self, method: str, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
         for tries in range(1, TRIES + 1):
             try:
-                status, answer = self._call(method, path, body)
-            except (OSError, http.client.HTTPException) as error:
+                status, answer = call(method, self._url + path, self._token, body, timeout=TIMEOUT)
+            except UNREACHABLE as error:
                 if tries == TRIES or isinstance(getattr(error, "reason", None), ConnectionRefusedError):
                     raise PostroomError(
                         f"nothing answers at {self._url}: this is the metrics port of the API; "
@@ -57,17 +54,6 @@ class AdminApi:
                     raise PostroomError(_explain(status, answer))
             time.sleep(PAUSE)
         raise AssertionError("unreachable")
-
-    def _call(self, method: str, path: str, body: dict[str, Any] | None) -> tuple[int, dict[str, Any]]:
-        data = None if body is None else json.dumps(body).encode()
-        headers = {"Authorization": f"Bearer {self._token}", "Content-Type": "application/json"}
-        request = urllib.request.Request(self._url + path, data, headers, method=method)  # noqa: S310  checked above
-        try:
-            with urllib.request.urlopen(request, timeout=TIMEOUT) as response:  # noqa: S310
-                return response.status, _decode(response.read())
-        except urllib.error.HTTPError as error:
-            with error:
-                return error.code, _decode(error.read())
 
 
 def names_admin_port(options: argparse.Namespace) -> bool:
@@ -82,11 +68,13 @@ def _option(options: argparse.Namespace, name: str, variable: str) -> str | None
 
 def _explain(status: int, answer: dict[str, Any]) -> str:
     if "code" not in answer:
-        return f"status {status} from what answers there: is it the metrics port of an API of this version?"
+        return f"status {status} from what answers there: {WHERE}"
     if status == 401:
         return "the token is not valid there: give --token or POSTROOM_ADMIN_TOKEN"
     if answer["code"] == "scope_missing":
         return "the token lacks the scope admin; make one with: postroom token new operator --scope admin"
+    if answer["code"] == Code.NOT_FOUND and answer["detail"].startswith(NO_PATH):
+        return f"what answers there has no such path: {WHERE}"
     faults = [f"  {fault['pointer']} {fault['detail']}" for fault in answer.get("errors", [])]
     return "\n".join([f"{answer['title']}: {answer['detail']}", *faults])
 
@@ -102,7 +90,7 @@ def _default_url() -> str:
 def _dev_token() -> str:
     try:
         return DEV_TOKEN.read_text(encoding="utf-8").strip()
-    except OSError:
+    except (OSError, UnicodeDecodeError):
         raise PostroomError("no token: give --token, or set POSTROOM_ADMIN_TOKEN") from None
 
 
@@ -111,11 +99,3 @@ def _user() -> str:
         return getpass.getuser()
     except (KeyError, OSError):  # a container's user need not have a name
         return ""
-
-
-def _decode(body: bytes) -> dict[str, Any]:
-    try:
-        answer = json.loads(body)
-    except ValueError:
-        return {}
-    return answer if isinstance(answer, dict) else {}

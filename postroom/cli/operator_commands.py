@@ -165,7 +165,8 @@ def _add_release(commands: Commands) -> None:
 def _add_retry(commands: Commands) -> None:
     note = (
         "One that waits for another attempt, one that is held, or one that failed or expired while its content is "
-        "still kept."
+        "still kept. It goes out no sooner than its send_at and no later than its caller allowed: until "
+        "deliver_before, or deliver_within from now on."
     )
     parser = add_asking(commands, "retry", "try a message again now", later("operate", "retry_message"),
                   "  postroom retry orders-01JD8X5V0QK3ZB9M2W4T6Y8R1C --reason 'mailbox mended'", note)  # fmt: skip

@@ -4,12 +4,11 @@ import argparse
 import json
 import os
 import time
-import urllib.error
-import urllib.request
 import uuid
 from pathlib import Path
 from typing import Any
 
+from postroom.cli.call import UNREACHABLE, call, read_token, read_url
 from postroom.errors import PostroomError
 
 SAMPLE_VARIABLES = {
@@ -17,7 +16,7 @@ SAMPLE_VARIABLES = {
     "order_number": "10023",
     "tracking_url": "https://shop.example/track/10023",
 }
-TRIES, PAUSE, PATIENCE = 5, 1.0, 30.0
+TRIES, PAUSE, PATIENCE, TIMEOUT = 5, 1.0, 30.0, 10.0
 
 
 def send(options: argparse.Namespace) -> int:
@@ -28,6 +27,8 @@ def send(options: argparse.Namespace) -> int:
     if status not in (200, 202):
         _print_problem(status, answer)
         return 1
+    if "id" not in answer:
+        raise PostroomError(f"what answers at {options.url} is not Postroom's API")
     print(f"{status} {answer['id']} {answer['state']} (client_ref {answer['client_ref']})")
     if options.no_wait:
         return 0
@@ -35,50 +36,33 @@ def send(options: argparse.Namespace) -> int:
 
 
 class Api:
-    """The two calls a sender needs."""
+    """The two calls a sender needs. A call without an answer, or with a 503, is made again: it stays one message."""
 
     def __init__(self, url: str, token: str | None) -> None:
-        if not url.startswith(("http://", "https://")):
-            raise PostroomError("--url must start with http:// or https://")
-        self._url = url.rstrip("/")
-        self._token = token or os.environ.get("POSTROOM_TOKEN") or _dev_token()
+        self._url = read_url(url, "--url")
+        given = token or os.environ.get("POSTROOM_TOKEN") or _dev_token()
+        self._token = read_token(given, "--token or POSTROOM_TOKEN")
 
     def post(self, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
-        """POST a message. On a timeout or a 503 the same ref is sent again: it stays one message."""
+        """POST a message."""
+        return self._ask("POST", "/v1/messages", body)
+
+    def get(self, message_id: str) -> dict[str, Any]:
+        """GET a message."""
+        return self._ask("GET", f"/v1/messages/{message_id}", None)[1]
+
+    def _ask(self, method: str, path: str, body: dict[str, Any] | None) -> tuple[int, dict[str, Any]]:
         for tries in range(1, TRIES + 1):
             try:
-                status, answer = self._call("POST", "/v1/messages", body)
-            except OSError as error:
+                status, answer = call(method, self._url + path, self._token, body, timeout=TIMEOUT)
+            except UNREACHABLE:
                 if tries == TRIES:
-                    raise PostroomError(f"cannot reach {self._url}: is `make run` running?") from error
+                    raise PostroomError(f"cannot reach {self._url}: is `make run` running?") from None
             else:
                 if status != 503 or tries == TRIES:
                     return status, answer
             time.sleep(PAUSE)
         raise AssertionError("unreachable")
-
-    def get(self, message_id: str) -> dict[str, Any]:
-        """GET a message."""
-        return self._call("GET", f"/v1/messages/{message_id}", None)[1]
-
-    def _call(self, method: str, path: str, body: dict[str, Any] | None) -> tuple[int, dict[str, Any]]:
-        data = None if body is None else json.dumps(body).encode()
-        headers = {"Authorization": f"Bearer {self._token}", "Content-Type": "application/json"}
-        request = urllib.request.Request(self._url + path, data, headers, method=method)  # noqa: S310  checked above
-        try:
-            with urllib.request.urlopen(request, timeout=10) as response:  # noqa: S310
-                return response.status, json.load(response)
-        except urllib.error.HTTPError as error:
-            with error:
-                return error.code, _decode(error.read())
-
-
-def _decode(body: bytes) -> dict[str, Any]:
-    try:
-        answer = json.loads(body)
-    except ValueError:
-        return {}
-    return answer if isinstance(answer, dict) else {}
 
 
 def _body(options: argparse.Namespace) -> dict[str, Any]:
@@ -110,7 +94,7 @@ def _variable(text: str) -> tuple[str, Any]:
 def _dev_token() -> str:
     try:
         return Path(".postroom/token").read_text(encoding="utf-8").strip()
-    except OSError:
+    except (OSError, UnicodeDecodeError):
         raise PostroomError("no token: give --token, or set POSTROOM_TOKEN") from None
 
 

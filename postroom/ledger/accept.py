@@ -8,7 +8,7 @@ from postroom.ledger.codec import encode_payload
 from postroom.ledger.delivery import Ended
 from postroom.ledger.keys import agent_of, place_of
 from postroom.ledger.pipe import Pipe
-from postroom.ledger.record import Record, read_record
+from postroom.ledger.record import Hold, Record, read_hold, read_record
 from postroom.ledger.resolved import Resolved, read_resolved
 from postroom.message import Payload
 from postroom.states import AMBIGUOUS_LETTERS, PRIORITIES, PRIORITY_LETTERS, PROFILE_LETTERS, State
@@ -16,7 +16,7 @@ from postroom.states import AMBIGUOUS_LETTERS, PRIORITIES, PRIORITY_LETTERS, PRO
 GROUP_LIMIT = 64 * 1024  # larger requests travel alone, so that nobody's small one waits behind their bytes
 FURTHEST_AHEAD_MS = 30 * 24 * 3600 * 1000
 TOLERATED_PAST_MS = 60 * 1000
-STORM_BEGAN = 2
+BRAKED, STORM_BEGAN = 1, 2  # what holds it up, as the script tells it
 VALUE_LIMIT = 64  # longer values spoil the small encoding of Redis's hashes
 
 
@@ -62,7 +62,8 @@ class Created(Struct, frozen=True):
     """The message was recorded now. `ring`: nobody is awake for its agent.
 
     `braked`: it waits for the storm brake; `storm_began`: it is the first of its window that does. `superseded` are
-    older messages that it ended; one of which other recipients still wait is not among them.
+    older messages that it ended; one of which other recipients still wait is not among them. `hold` is a person's
+    over one of those, which holds this one as well.
     """
 
     accepted_at: int
@@ -72,6 +73,7 @@ class Created(Struct, frozen=True):
     braked: bool = False
     storm_began: bool = False
     superseded: tuple[Ended, ...] = ()
+    hold: Hold | None = None
 
 
 class Exists(Struct, frozen=True):
@@ -215,6 +217,11 @@ def _record_fields(offer: Offer) -> list[Any]:
         fields += ["t", f"{payload.template.name}@{payload.template.version}"]
     if offer.blobs:
         fields += ["bl", len(offer.blobs)]
+    # For a person who tries it again after its end: a limit somebody named holds for that as well.
+    if not offer.standing_clock:
+        fields += ["lm", f"b{offer.deliver_before}" if offer.deliver_before else f"w{offer.lifetime}"]
+    if offer.send_at > 0:
+        fields += ["sa", offer.send_at]
     files = payload.files
     for index, file in enumerate(files):
         fields += [f"fi{index}", file]
@@ -225,9 +232,13 @@ def _record_fields(offer: Offer) -> list[Any]:
 
 def _read_reply(reply: list[Any], agent: str) -> Created | Exists | Untimely:
     match reply:
-        case [b"created", accepted_at, due, deadline, ring, held, superseded]:
+        case [b"created", accepted_at, due, deadline, ring, held, superseded, *hold]:
             ended = tuple(map(_read_ended, superseded))
-            return Created(accepted_at, due, deadline, bool(ring), held > 0, held == STORM_BEGAN, ended)
+            braked = held in (BRAKED, STORM_BEGAN)
+            taken_over = read_hold(*(part.decode() for part in hold)) if hold else None
+            return Created(
+                accepted_at, due, deadline, bool(ring), braked, held == STORM_BEGAN, ended, taken_over
+            )
         case [b"exists", stored, flat]:
             known, _, digests = stored.partition(b"|")
             record = read_record(known.decode(), agent, dict(zip(flat[::2], flat[1::2], strict=True)))

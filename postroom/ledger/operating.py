@@ -71,16 +71,19 @@ class Slice(Struct, frozen=True):
 class Retried(Struct, frozen=True):
     """What became of a wish to try a message again.
 
-    `answer` is `due`, `released` or `again` where it is tried now; else `unknown`, `gone` (its content is
-    dropped), `scheduled`, or the state in which nothing can be done.
+    `answer` is `due`, `released` or `again` (until `deadline`, in ms) where it was granted; else `unknown`, `gone`
+    (its content is dropped), `scheduled`, `too_late` (its time is up, or the moment its caller named), or the state in
+    which nothing can be done. `state` is the message's, empty for `unknown`.
     """
 
     answer: str
     ring: bool
+    state: str
+    deadline: int
 
     @property
     def done(self) -> bool:
-        """True where the message is tried now."""
+        """True where the message is tried again, or let go."""
         return self.answer in ("due", "released", "again")
 
 
@@ -152,7 +155,10 @@ class Operating:
         return read_resolved(await self._call("cancel", agent_of(message_id), message_id, "operator"))
 
     async def resolve(self, message_id: str) -> Resolved | None:
-        """Settle recipients whose fate was unknown as sent; None where the id is unknown."""
+        """Settle recipients whose fate is unknown as sent, those that wait for another attempt included.
+
+        None where the id is unknown.
+        """
         return read_resolved(await self._call("resolve", agent_of(message_id), message_id))
 
     async def retry(self, message_id: str, *, unconfirmed: bool = False) -> Retried:
@@ -160,10 +166,10 @@ class Operating:
 
         With `unconfirmed`, instead the recipients whose fate is unknown, because somebody knows it was not sent.
         """
-        answer, ring = await self._call(
+        answer, ring, state, deadline = await self._call(
             "retry", agent_of(message_id), message_id, INTERACTIVE_MS, STANDARD_MS, int(unconfirmed)
         )
-        return Retried(answer.decode(), bool(ring))
+        return Retried(answer.decode(), bool(ring), state.decode(), deadline)
 
 
 def _next_pass(act: Act, here: Position) -> Position | None:

@@ -109,7 +109,7 @@ def read_record(message_id: str, agent: str, fields: dict[bytes, bytes]) -> Reco
         finished_at=finished_at,
         halted=_int(get.get("ck")),
         reason=(reason[0], int(reason[1])) if reason else None,
-        hold=_read_hold(get.get("hd"), get.get("hw", "")),
+        hold=read_hold(get.get("hd"), get.get("hw", "")),
         ended_by=get.get("w"),
         template=_pair(get.get("t")),
         recipients=_read_recipients(get),
@@ -125,7 +125,8 @@ def _pair(text: str | None) -> tuple[str, str] | None:
     return name, version
 
 
-def _read_hold(text: str | None, why: str) -> Hold | None:
+def read_hold(text: str | None, why: str) -> Hold | None:
+    """Read a hold as a record has it; None where there is none."""
     if not text:
         return None
     code, since, who = (*text.split("|", 2), "")[:3]

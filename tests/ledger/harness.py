@@ -185,6 +185,10 @@ class Ledger:
         """Let a message's deadline have passed a millisecond ago."""
         await self.client.hset(keys.record_key(message_id), "dl", await self.now() - 1)
 
+    async def end_limit(self, message_id: str) -> None:
+        """Let the moment its caller named, `deliver_before`, have passed a millisecond ago."""
+        await self.client.hset(keys.record_key(message_id), "lm", f"b{await self.now() - 1}")
+
     async def now(self) -> int:
         """Return Redis's clock in ms."""
         seconds, micros = await self.client.time()

@@ -7,6 +7,7 @@ from postroom.ledger.accept import Created, Offer
 from postroom.ledger.delivery import Ended
 from postroom.ledger.operating import Act, Filter
 from postroom.message import Payload, TemplateUse
+from postroom.states import State
 from tests.ledger.harness import AGENT, Ledger, make_offer
 
 
@@ -44,4 +45,14 @@ async def accept_of(ledger: Ledger, template: str, **changes: Any) -> Offer:
     )
     offer = make_offer(**changes, payload=payload)
     assert isinstance(await ledger.acceptance.accept(offer), Created)
+    return offer
+
+
+async def make_unconfirmed(ledger: Ledger, codes: str = "a", **changes: Any) -> Offer:
+    """Accept a message and let it end in doubt."""
+    offer = await ledger.accept(len(codes), on_ambiguous="hold", **changes)
+    held = await ledger.claim_one()
+    await ledger.advance(held)
+    await ledger.finish(held, codes)
+    assert State.UNCONFIRMED == (await ledger.record(offer.id)).state
     return offer

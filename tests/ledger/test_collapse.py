@@ -7,6 +7,7 @@ from postroom.ledger.delivery import Ended, Pace
 from postroom.ledger.errors import LedgerFullError
 from postroom.states import State
 from tests.ledger.harness import DAY_MS, DIGESTS, agent_key, make_offer
+from tests.ledger.operator import do
 
 ADA, BOB = (DIGESTS.collapse("checkout", "code", f"{name}@example.com") for name in ("ada", "bob"))
 
@@ -205,3 +206,88 @@ async def test_what_only_takes_the_place_of_others_is_no_storm(ledger):
     brake = Brake(2, 60_000, (ADA,))
     replies = [(await accept(ledger, ADA, storm=brake))[1] for _ in range(4)]
     assert [False] * 4 == [reply.braked for reply in replies]
+
+
+def brake(limit=2, name="ada", window_ms=60_000):
+    return Brake(limit, window_ms, (DIGESTS.storm("-", f"{name}@example.com"),))
+
+
+async def test_a_chain_of_replacements_does_not_pass_the_storm_brake(ledger):
+    """What takes the place of a message that the brake holds waits as well, without another event."""
+    replies = []
+    for number in range(9):
+        replies.append((await accept(ledger, ADA, storm=brake()))[1])
+        if number < 4:
+            for held in (await ledger.claim()).messages:
+                await ledger.advance(held)
+                await ledger.finish(held, "s")
+    assert [False] * 2 + [True] * 7 == [reply.braked for reply in replies]
+    assert [2] == [number for number, reply in enumerate(replies) if reply.storm_began]
+    assert 6 == sum(len(reply.superseded) for reply in replies)
+    key = agent_key("storm") + ":" + brake().digests[0]
+    assert b"3" == await ledger.client.get(key)
+    assert {b"orders|accepted": b"9", b"orders|sent": b"2", b"orders|cancelled": b"6"} == (
+        await ledger.client.hgetall(agent_key("tally").rpartition(":")[0])
+    )
+
+
+async def test_after_the_window_a_replacement_goes_out(ledger):
+    """The brake counts anew: somebody who asks for a code hours later gets it."""
+    await accept(ledger, ADA, storm=brake(1))
+    await ledger.send()
+    assert (await accept(ledger, ADA, storm=brake(1)))[1].braked
+    await ledger.client.delete(agent_key("storm") + ":" + brake().digests[0])
+    message_id, reply = await accept(ledger, ADA, storm=brake(1))
+    assert (False, 1) == (reply.braked, len(reply.superseded))
+    assert [message_id] == [message.id for message in (await ledger.claim()).messages]
+    assert 0 < await ledger.client.pttl(agent_key("storm") + ":" + brake().digests[0])
+
+
+async def test_what_was_let_go_is_replaced_without_a_brake(ledger):
+    """Somebody released it: the newer one, which takes its place, goes too."""
+    for _ in range(2):
+        held, reply = await accept(ledger, BOB, storm=brake(1, "bob"))
+        if not reply.braked:
+            await ledger.send()
+    assert reply.braked
+    await do(ledger, "release")
+    message_id, reply = await accept(ledger, BOB, storm=brake(1, "bob"))
+    assert ([held], False) == ([ended.id for ended in reply.superseded], reply.braked)
+    assert [message_id] == [message.id for message in (await ledger.claim()).messages]
+
+
+async def test_what_may_have_gone_out_counts(ledger):
+    """A message that an attempt may have sent was mail: the one after it is another."""
+    await accept(ledger, ADA, storm=brake(1))
+    held = await ledger.claim_one()
+    await ledger.advance(held)
+    await ledger.finish(held, "a", delay_ms=60_000)
+    _, reply = await accept(ledger, ADA, storm=brake(1))
+    assert ([State.UNCONFIRMED], True) == ([ended.state for ended in reply.superseded], reply.braked)
+
+
+async def test_what_a_person_holds_is_held_in_its_newer_version(ledger):
+    """A hold is over the place in the queue: a newer message does not slip past it, and is released with the rest."""
+    older, _ = await accept(ledger, ADA)
+    await do(ledger, "pause")
+    hold = (await ledger.record(older)).hold
+    newer, reply = await accept(ledger, ADA, storm=brake())
+    assert ("paused", "ada", "wrong price") == (hold.code, hold.who, hold.why)
+    assert (hold, hold, False, False) == (
+        reply.hold,
+        (await ledger.record(newer)).hold,
+        reply.braked,
+        reply.ring,
+    )
+    assert reply.deadline == await ledger.score(newer)
+    assert () == (await ledger.claim()).messages
+    assert 1 == (await do(ledger, "release")).done
+    assert newer == (await ledger.claim_one()).id
+
+
+async def test_one_held_recipient_of_several_holds_the_newer_message(ledger):
+    """A message is one mail: it waits if any of those it takes the place of is held."""
+    await accept(ledger, BOB)
+    await do(ledger, "pause")
+    _, reply = await accept(ledger, ADA, BOB)
+    assert "paused" == reply.hold.code

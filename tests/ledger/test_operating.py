@@ -6,8 +6,8 @@ from postroom.ledger import keys
 from postroom.ledger.delivery import Limits
 from postroom.ledger.operating import CHANGED, Position
 from postroom.states import State
-from tests.ledger.harness import AGENT, DAY_MS, agent_key, until
-from tests.ledger.operator import accept_of, do, make_act
+from tests.ledger.harness import AGENT, agent_key, until
+from tests.ledger.operator import accept_of, do, make_act, make_unconfirmed
 
 HOUR_MS = 3_600_000
 
@@ -232,152 +232,10 @@ async def test_a_lost_answer_is_made_good(ledger):
     assert CHANGED + 5 == again[-1].done
 
 
-async def test_a_waiting_retry_is_due_at_once(ledger):
-    """Its next attempt comes now, with a line in its timeline."""
-    offer = await ledger.accept()
-    await ledger.finish(await ledger.claim_one(), "d", delay_ms=HOUR_MS)
-    await ledger.leave()
-    retried = await ledger.operating.retry(offer.id)
-    assert ("due", True) == (retried.answer, retried.ring)
-    assert offer.id == (await ledger.claim_one()).id
-    assert "message.retried" in [event.type for event in (await ledger.record(offer.id)).timeline]
-
-
-async def test_one_held_message_is_released_by_its_id(ledger):
-    """`retry` is also the way to let one message go."""
-    offer = await ledger.accept()
-    await do(ledger, "pause")
-    assert "released" == (await ledger.operating.retry(offer.id)).answer
-    assert offer.id == (await ledger.claim_one()).id
-
-
-async def test_a_failed_message_begins_anew(ledger):
-    """Refused recipients wait again with a fresh deadline; nothing of it expires by retention; the sent one stays."""
-    offer = await ledger.accept(2)
-    held = await ledger.claim_one()
-    await ledger.advance(held)
-    await ledger.finish(held, "sf", replies=((1, "550|5.1.1|recipient"),))
-    assert "again" == (await ledger.operating.retry(offer.id)).answer
-    assert "sq" == await ledger.letters(offer.id)
-    record = await ledger.record(offer.id)
-    assert (State.QUEUED, None, None) == (record.state, record.finished_at, record.recipients[1].reply_code)
-    assert DAY_MS == pytest.approx(record.deadline - await ledger.now(), abs=5000)
-    names = [keys.record_key(offer.id), keys.payload_key(offer.id), keys.ref_key(AGENT, offer.ref)]
-    assert [-1, -1, -1] == [await ledger.client.pttl(name) for name in names]
-    assert (1,) == (await ledger.send()).waiting
-    assert State.SENT == (await ledger.record(offer.id)).state
-
-
-async def test_an_expired_message_may_be_tried_again(ledger):
-    """The person knows better than the clock; blobs are kept with it."""
-    offer = await ledger.accept(blobs=(b"pdf",), retry_profile="interactive")
-    await do(ledger, "expire")
-    assert "again" == (await ledger.operating.retry(offer.id)).answer
-    record = await ledger.record(offer.id)
-    assert 900_000 == pytest.approx(record.deadline - await ledger.now(), abs=5000)
-    assert -1 == await ledger.client.pttl(keys.blob_key(offer.id, 0))
-    assert 1 == (await ledger.claim_one()).blobs
-
-
-async def test_without_its_content_a_message_cannot_be_tried_again(ledger):
-    """A dropped payload, or a dropped attachment, is said to be gone, and nothing changes."""
-    for lost in (keys.payload_key, lambda message_id: keys.blob_key(message_id, 0)):
-        offer = await ledger.accept(blobs=(b"pdf",))
-        await do(ledger, "expire")
-        await ledger.client.delete(lost(offer.id))
-        assert "gone" == (await ledger.operating.retry(offer.id)).answer
-        assert State.EXPIRED == (await ledger.record(offer.id)).state
-
-
-async def test_what_cannot_be_tried_is_answered_as_what_it_is(ledger):
-    """Sent, sending, cancelled, scheduled, unconfirmed and unknown are left alone."""
-    scheduled = await ledger.accept(send_at=await ledger.now() + HOUR_MS)
-    cancelled = await ledger.accept()
-    await ledger.operating.cancel(cancelled.id)
-    sent = await ledger.accept()
-    await ledger.send()
-    doubtful = await ledger.accept(on_ambiguous="hold")
-    held = await ledger.claim_one()
-    await ledger.advance(held)
-    await ledger.finish(held, "a")
-    sending = await ledger.accept()
-    await ledger.claim_one()
-    answers = {
-        scheduled.id: "scheduled",
-        cancelled.id: "cancelled",
-        sent.id: "sent",
-        doubtful.id: "unconfirmed",
-        sending.id: "sending",
-        "orders-01ARZ3NDEKTSV4RRFFQ69G5FAV": "unknown",
-    }
-    for message_id, answer in answers.items():
-        before = await ledger.client.hgetall(keys.record_key(message_id))
-        retried = await ledger.operating.retry(message_id)
-        assert (answer, False, False) == (retried.answer, retried.done, retried.ring)
-        assert before == await ledger.client.hgetall(keys.record_key(message_id))
-
-
-async def unconfirmed(ledger, codes="a"):
-    offer = await ledger.accept(len(codes), on_ambiguous="hold")
-    held = await ledger.claim_one()
-    await ledger.advance(held)
-    await ledger.finish(held, codes)
-    assert State.UNCONFIRMED == (await ledger.record(offer.id)).state
-    return offer
-
-
-async def test_an_unconfirmed_message_is_settled_as_sent(ledger):
-    """A person, or a report, resolves it once; refused recipients stay refused."""
-    offer = await unconfirmed(ledger, "af")
-    resolved = await ledger.operating.resolve(offer.id)
-    assert (State.PARTLY_SENT, True, "normal") == (resolved.state, resolved.by_us, resolved.priority)
-    assert "sf" == await ledger.letters(offer.id)
-    resolved = await ledger.operating.resolve(offer.id)
-    assert (State.PARTLY_SENT, False) == (resolved.state, resolved.by_us)
-    assert "message.resolved" in [event.type for event in (await ledger.record(offer.id)).timeline]
-    assert await ledger.operating.resolve("orders-01ARZ3NDEKTSV4RRFFQ69G5FAV") is None
-
-
-async def test_an_unconfirmed_message_is_sent_again_when_a_person_says_so(ledger):
-    """Only what was in doubt is tried again."""
-    offer = await unconfirmed(ledger, "af")
-    assert "again" == (await ledger.operating.retry(offer.id, unconfirmed=True)).answer
-    assert "qf" == await ledger.letters(offer.id)
-    await ledger.send()
-    assert State.PARTLY_SENT == (await ledger.record(offer.id)).state
-
-
-async def test_what_is_due_already_keeps_its_place(ledger):
-    """Asking for a retry never sends a message to the back of its queue."""
-    first, _second = await ledger.accept(), await ledger.accept_later()
-    due = await ledger.score(first.id)
-    assert "due" == (await ledger.operating.retry(first.id)).answer
-    assert due == await ledger.score(first.id)
-    assert first.id == (await ledger.claim_one()).id
-
-
-async def test_recipients_in_doubt_join_those_that_wait(ledger):
-    """Of a message that still waits for others, only what was in doubt is settled or tried again."""
-    for settle, letters in (("sent", "sq"), ("retry", "qq")):
-        offer = await ledger.accept(2, on_ambiguous="hold")
-        held = await ledger.claim_one()
-        await ledger.advance(held)
-        await ledger.finish(held, "ad", delay_ms=HOUR_MS)
-        assert "uq" == await ledger.letters(offer.id)
-        if settle == "sent":
-            resolved = await ledger.operating.resolve(offer.id)
-            assert (State.QUEUED, True) == (resolved.state, resolved.by_us)
-        else:
-            assert (await ledger.operating.retry(offer.id, unconfirmed=True)).done
-            assert "queued" == (await ledger.operating.retry(offer.id, unconfirmed=True)).answer
-        assert letters == await ledger.letters(offer.id)
-        await ledger.operating.cancel(offer.id)
-
-
 async def test_a_full_redis_is_no_obstacle(own_ledger):
     """When Redis takes nothing new, an operator still pauses, ends wrong mail, and settles what is in doubt."""
     ledger = own_ledger
-    doubtful = await unconfirmed(ledger)
+    doubtful = await make_unconfirmed(ledger)
     failed, *_ = [await ledger.accept() for _ in range(5)]
     await do(ledger, "expire", accepted_before=(await ledger.record(failed.id)).accepted_at + 1)
     await ledger.client.config_set("maxmemory", 1)

@@ -1,5 +1,6 @@
 """One API process with its Redis and no worker, for all tests of the edge."""
 
+import asyncio
 import hashlib
 import http.client
 import json
@@ -9,12 +10,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.ledger.harness import Ledger
 from tests.redisd import RedisServer
 from tests.stack import CONFIG, OTHER_TOKEN, QUICK, ROOT, TOKEN, agent_toml, channel, free_port
 
@@ -163,3 +165,16 @@ def api() -> Iterator[Api]:
         process.terminate()
         process.wait(15)
         running.redis.kill()
+
+
+def in_ledger(api: Api, use: Callable[[Ledger], Awaitable[Any]]) -> Any:
+    """Use the API's Redis with the product's own classes."""
+
+    async def run() -> Any:
+        ledger = Ledger(api.redis.url)
+        try:
+            return await use(ledger)
+        finally:
+            await ledger.aclose()
+
+    return asyncio.run(run())

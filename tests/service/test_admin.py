@@ -7,18 +7,19 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.request
 import uuid
 from datetime import datetime
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import aiohttp
 import pytest
 
 from postroom.dev.merged import serve_merged
-from tests.ledger.harness import Ledger
-from tests.service.conftest import ADMIN_TOKEN, Api
+from tests.service.conftest import ADMIN_TOKEN, Api, in_ledger
 from tests.stack import ROOT, TOKEN, free_port, sample
 
 UNKNOWN = "orders-01ARZ3NDEKTSV4RRFFQ69G5FAV"
@@ -90,20 +91,6 @@ def act(api, verb, wanted, **more):
         if answer["next"] is None:
             return answer["done"], answer["too_late"]
         body["at"] = answer["next"]
-
-
-def in_ledger(api, use):
-    """Use the API's Redis with the product's own classes."""
-    import asyncio
-
-    async def run():
-        ledger = Ledger(api.redis.url)
-        try:
-            return await use(ledger)
-        finally:
-            await ledger.aclose()
-
-    return asyncio.run(run())
 
 
 @pytest.mark.parametrize(("method", "path"), ROUTES)
@@ -404,6 +391,62 @@ def test_an_unconfirmed_message_is_resolved(api):
     assert first in [e["message_id"] for e in events(api, "message.resolved")]
 
 
+async def wait_in_doubt(ledger, codes="a"):
+    """Accept a message whose first answer gets lost; it waits for another attempt."""
+    offer = await ledger.accept(len(codes), agent="waiters", caller="shop")
+    held = await ledger.claim_one(agent="waiters")
+    await ledger.advance(held)
+    await ledger.finish(held, codes, delay_ms=60_000)
+    return offer.id
+
+
+def finished(api, state):
+    """Read how many messages of the agent have ended so."""
+    text = urllib.request.urlopen(f"http://127.0.0.1:{api.metrics_port}/metrics").read().decode()
+    line = f'postroom_messages_finished_total{{agent="waiters",priority="normal",state="{state}"}}'
+    return sum(float(row.split()[-1]) for row in text.splitlines() if row.startswith(line))
+
+
+@pytest.mark.parametrize("by", ["caller", "operator"])
+def test_what_may_have_been_sent_is_not_called_cancelled(api, by):
+    """Called back while it waits in doubt: state, words, log line and count say that nobody knows."""
+    message_id, before = (
+        in_ledger(api, wait_in_doubt),
+        [finished(api, s) for s in ("unconfirmed", "cancelled")],
+    )
+    if by == "caller":
+        status, answer, _ = api.post(b"", path=f"/v1/messages/{message_id}/cancel")
+        assert (200, "unconfirmed", "ambiguous") == (status, answer["state"], answer["reason"]["code"])
+    else:
+        answer = ask(api, "POST", f"/admin/messages/{message_id}/cancel")[1]
+        assert (True, "unconfirmed") == (answer["done"], answer["state"])
+        assert "the provider may have it" in answer["text"]
+        assert "called back in time" not in answer["text"]
+    assert [before[0] + 1, before[1]] == [finished(api, s) for s in ("unconfirmed", "cancelled")]
+    assert message_id in [line["message_id"] for line in events(api, "message.unconfirmed")]
+    assert message_id not in [line["message_id"] for line in events(api, "message.cancelled")]
+
+
+def test_what_waits_in_doubt_is_resolved(api):
+    """Sent after all, in whole or for the recipient that was in doubt: only an end counts as one."""
+    message_id, partly, before = (
+        in_ledger(api, wait_in_doubt),
+        in_ledger(api, both_in_doubt),
+        finished(api, "sent"),
+    )
+    answer = ask(api, "POST", f"/admin/messages/{message_id}/resolve", {"outcome": "sent"})[1]
+    assert (True, "sent") == (answer["done"], answer["state"])
+    answer = ask(api, "POST", f"/admin/messages/{partly}/resolve", {"outcome": "sent"})[1]
+    assert (True, "queued") == (answer["done"], answer["state"])
+    assert "its other recipients go on" in answer["text"]
+    assert (before + 1, 0) == (finished(api, "sent"), finished(api, "queued"))
+
+
+async def both_in_doubt(ledger):
+    """Accept one of which the second recipient was put off as well."""
+    return await wait_in_doubt(ledger, "ad")
+
+
 def test_the_queue_shows_what_waits(api):
     """As `postroom queue`."""
     accept(api)
@@ -427,6 +470,39 @@ def run_cli(api, *words, token=ADMIN_TOKEN):
         command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=50, check=False
     )
     return run.returncode, run.stdout, run.stderr
+
+
+def test_another_port_is_told_for_what_it_is(api):
+    """The API's own port has no such paths: what is missing is the right port, and not the thing that was asked for."""
+    for words in (("agents",), ("why", UNKNOWN), ("cancel", UNKNOWN)):
+        status, _, error = run_cli(api, *words, "--admin-url", f"http://127.0.0.1:{api.port}")
+        assert (1, True) == (status, "is it the metrics port" in error), error
+    status, _, error = run_cli(api, "cancel", UNKNOWN)
+    assert (1, True) == (status, "No message with this id is kept" in error), error
+
+
+def test_a_token_goes_to_no_other_address(api):
+    """An answer that points elsewhere is not followed: whoever is there would get the token."""
+    asked = []
+
+    class Elsewhere(BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(self.path)
+            self.send_response(302)
+            self.send_header("Location", f"http://127.0.0.1:{self.server.server_port}/stolen")
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Elsewhere)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        status, _, error = run_cli(api, "agents", "--admin-url", f"http://127.0.0.1:{server.server_port}")
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert (1, ["/admin/agents"], True) == (status, asked, "status 302" in error), error
 
 
 def test_the_command_line_acts_on_agents_and_messages(api):
@@ -542,7 +618,7 @@ def _prefix(agent):
         (("agents",), "nobody", "the token is not valid there"),
         (("agents",), TOKEN, "lacks the scope admin"),
         (("agents", "--admin-url", "http://127.0.0.1:1"), ADMIN_TOKEN, "nothing answers at"),
-        (("agents", "--admin-url", "ftp://x"), ADMIN_TOKEN, "must start with http"),
+        (("agents", "--admin-url", "ftp://x"), ADMIN_TOKEN, "must be an address"),
         (("pause", "orders"), ADMIN_TOKEN, "--reason"),
         (("pause", "nobody", "--reason", "x"), ADMIN_TOKEN, "No agent has this name"),
         (("pause", "orders", "--reason", "x", "--for", "soon"), ADMIN_TOKEN, "/for"),

@@ -2,13 +2,15 @@
 
 import json
 import time
+import uuid
 from itertools import pairwise
 from typing import Any
 
 import pytest
 
 from postroom.ledger import keys
-from tests.service.conftest import Api
+from postroom.ledger.operating import Act, Filter
+from tests.service.conftest import Api, in_ledger
 from tests.stack import OTHER_TOKEN, sample
 
 OTHER = f"Bearer {OTHER_TOKEN}"
@@ -150,6 +152,22 @@ def test_the_storm_brake_holds_what_is_too_much(api: Api):
         str(api.post(alert("storm-4", "loud@example.com"))[0]),
         message["reason"]["code"],
     )
+
+
+def test_a_newer_version_of_what_a_person_holds_says_so_at_once(api: Api):
+    """The 202 tells the hold it has taken over, as GET does, and names no time of an attempt."""
+
+    async def pause(ledger):
+        act = Act(id=uuid.uuid4().hex, verb="pause", wanted=Filter(), who="ada", reason="wrong price")
+        return [found async for found in ledger.operating.act(act, "alerts")]
+
+    ask = {"collapse_key": "disk"}
+    assert 202 == api.post(alert("held-0", "held@example.com", **ask))[0]
+    in_ledger(api, pause)
+    status, answer, _ = api.post(alert("held-1", "held@example.com", **ask))
+    assert (202, "held", None) == (status, answer["reason"]["code"], answer["next_attempt_at"])
+    assert "wrong price" in answer["reason"]["text"]
+    assert answer["reason"] == get(api, answer["id"])[1]["reason"]
 
 
 def test_exempt_addresses_are_never_held_up(api: Api):

@@ -114,3 +114,52 @@ def test_a_token_for_an_operator_is_made(capsys):
     """`token new` knows the scope."""
     assert 0 == main(("token", "new", "operator", "--scope", "admin"))
     assert 'scopes = ["admin"]' in capsys.readouterr().out
+
+
+SECRET = "pr_live_abc"
+
+
+@pytest.mark.parametrize("command", [("agents",), ("queue",), ("send", "--no-wait")])
+@pytest.mark.parametrize(
+    "token", [SECRET + "\u20ac", SECRET + "\r\nX: y", SECRET + " " + SECRET, " ", SECRET + "\x7f"]
+)
+def test_a_token_that_is_none_is_refused_and_never_shown(monkeypatch, capsys, command, token):
+    """A sentence and status 1, as an option and from the environment; nothing of the token, no traceback."""
+    for name in ("POSTROOM_ADMIN_TOKEN", "POSTROOM_TOKEN"):
+        monkeypatch.setenv(name, token)
+    for words in (command, (*command, "--token", token)):
+        assert 1 == main(words)
+        printed = "".join(capsys.readouterr())
+        assert "the token in --token or POSTROOM_" in printed
+        assert SECRET not in printed
+
+
+def test_a_token_may_end_in_a_newline(monkeypatch):
+    """As one does that was read from a file."""
+    monkeypatch.setenv("POSTROOM_ADMIN_TOKEN", f"{SECRET}\n")
+    assert SECRET == AdminApi(argparse.Namespace())._token
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://[::1",
+        "http://",
+        "http://host:port",
+        "http://127.0.0.1:99999",
+        "ftp://host",
+        "host:8083",
+        "http://h\u00f6st",
+        "http://ho st",
+        "http://host\n",
+        f"http://ada:{SECRET}@host",
+        f"http://host/?token={SECRET}",
+    ],
+)
+def test_an_address_that_is_none_is_refused(capsys, url):
+    """Said with an example, and not repeated: it may have a login in it."""
+    for words in (("agents", "--admin-url", url), ("send", "--url", url)):
+        assert 1 == main((*words, "--token", "x"))
+        printed = "".join(capsys.readouterr())
+        assert "must be an address" in printed
+        assert SECRET not in printed

@@ -5,7 +5,8 @@
 --       or '', 19 number of record fields, 20.. field, value … (the last one `fh` where it uses cached files), then
 --       the blobs.
 -- Returns {'exists', stored ref, record}, {'invalid', code}, or {'created', accepted, due, deadline, ring,
--- held (1, or 2 for the first one of a storm), superseded}; superseded: {id, state, priority, age} of what ended.
+-- held (1 by the brake, 2 for the first one of a storm, 3 by a person), superseded}, and by a person his hold and why;
+-- superseded: {id, state, priority, age} of what ended.
 local ref, id = ARGV[5], ARGV[6]
 local ref_key = PREFIX .. 'r:' .. ref
 
@@ -29,11 +30,13 @@ if deadline > now + 2 * tonumber(ARGV[13]) then return {'invalid', 'deliver_befo
 if deadline == 0 then deadline = due + tonumber(ARGV[10]) end
 
 local held, superseded, woken, replaces_all = 0, {}, false, false
+-- What held up those it takes the place of: the brake, or a person (the hold as it is written, and why).
+local braked, kept, kept_why = false, nil, nil
 
 -- Here and below there is no function outside its `if`: making one costs every accept that has no use for it.
 if not stored and ARGV[18] ~= '' then
-    -- Ends one recipient of an older message, and says if it did. Where the channel may have it already, that is only noted, for the case
-    -- that it would be tried again.
+    -- Ends one recipient of an older message, and says if it surely had no mail of that. Where the channel may have
+    -- it already, that is only noted, for the case that it would be tried again.
     local function supersede(older, index)
         local m = load(older)
         if not m or not waits(m) then return false end
@@ -45,15 +48,17 @@ if not stored and ARGV[18] ~= '' then
             redis.call('HSET', record_key(m.id), 'sp', marked)
             return false
         end
+        if m.hold and string.find(m.hold, '^storm') then braked = true
+        elseif m.hold then kept, kept_why = m.hold, redis.call('HGET', record_key(m.id), 'hw') end
         add_event(m, now, 'X|superseded')
         m.recipients = string.sub(m.recipients, 1, index) .. end_waiting(letter, 'c')
             .. string.sub(m.recipients, index + 2)
         if aggregate(m.recipients) ~= 'queued' then
             superseded[#superseded + 1] = {m.id, call_back(m, now, 'superseded'), m.priority, now - m.accepted}
-            return true
+            return letter == 'q'
         end
         redis.call('HSET', record_key(m.id), 'rr', m.recipients)
-        if m.state ~= 'sending' then return true end
+        if m.state ~= 'sending' then return letter == 'q' end
         -- Whoever holds it would send to that recipient too: the others go back to their place in the queue.
         redis.call('HSET', record_key(m.id), 's', 'queued', 'ph', 'released', 'f', m.fence + 1)
         redis.call('HDEL', record_key(m.id), 'pd', 'ss')
@@ -61,7 +66,7 @@ if not stored and ARGV[18] ~= '' then
         redis.call('ZADD', QUEUES[m.priority], next_at, m.id)
         put_on_agenda(next_at)
         woken = wake(now, m.priority) == 1 or woken
-        return true
+        return letter == 'q'
     end
 
     -- Of the messages with one collapse key to one recipient the newest is kept. An absolute deadline says how long
@@ -79,16 +84,19 @@ if not stored and ARGV[18] ~= '' then
 end
 
 -- Counts the message for each of its recipients; one that has had enough holds it up. One that only takes
--- the place of others, which did not go out, is no further mail.
-if not stored and ARGV[17] ~= '' and not replaces_all then
+-- the place of others, which did not go out, is no further mail: it waits if they were held up and would be again.
+if not stored and ARGV[17] ~= '' and (braked or not replaces_all) then
     local limit, window, digests = string.match(ARGV[17], '^(%d+)|(%d+)|(.*)$')
     for digest in string.gmatch(digests, '[^,]+') do
         local key = PREFIX .. 'storm:' .. AGENT .. ':' .. digest
-        local count = redis.call('INCR', key)
-        if count == 1 then redis.call('PEXPIRE', key, window) end
-        if count > tonumber(limit) then held = math.max(held, count == tonumber(limit) + 1 and 2 or 1) end
+        local counted = replaces_all and tonumber(redis.call('GET', key) or nil)
+        local count = counted or redis.call('INCR', key)
+        if count == 1 and not counted then redis.call('PEXPIRE', key, window) end
+        local first = count == tonumber(limit) + 1 and not counted
+        if count > tonumber(limit) then held = math.max(held, first and 2 or 1) end
     end
 end
+if kept and held == 0 then held = 3 end
 
 if not stored then
     local fields = {'s', 'queued', 'f', 0, 'n', 0, 'rr', ARGV[12], 'a', now, 'na', due, 'dl', deadline, 'rk', ref,
@@ -99,7 +107,11 @@ if not stored then
     end
     if held > 0 then
         fields[#fields + 1] = 'hd'
-        fields[#fields + 1] = 'storm|' .. string.format('%.0f', now)
+        fields[#fields + 1] = held == 3 and kept or 'storm|' .. string.format('%.0f', now)
+    end
+    if held == 3 then
+        fields[#fields + 1] = 'hw'
+        fields[#fields + 1] = kept_why or ''
     end
     local given = tonumber(ARGV[19])
     for i = 20, 19 + given do fields[#fields + 1] = ARGV[i] end
@@ -115,9 +127,10 @@ if not stored then
     local look_at = held > 0 and deadline or due
     redis.call('ZADD', QUEUES[ARGV[15]], look_at, id)
     put_on_agenda(look_at)
-    if held > 0 then add_event({id = id, accepted = now, events = 0}, now, 'X|braked') end
+    if held == 1 or held == 2 then add_event({id = id, accepted = now, events = 0}, now, 'X|braked') end
 end
 
 local ring = 0
 if due <= now and held == 0 then ring = wake(now, ARGV[15]) end
-return {'created', now, due, deadline, (woken or ring == 1) and 1 or 0, held, superseded}
+return {'created', now, due, deadline, (woken or ring == 1) and 1 or 0, held, superseded,
+    held == 3 and kept or nil, held == 3 and (kept_why or '') or nil}

@@ -1,25 +1,33 @@
 -- Tries a message again now, because a person says so.
 -- ARGV: 5 id, 6 lifetime of interactive and 7 of standard mail in ms, 8 recipients whose fate is unknown as well.
--- Returns {'due' (waited for another attempt), 'released' (was held), 'again' (had ended), or what it is where
--- nothing was done: 'unknown', 'gone' (its content is dropped), 'scheduled', or its state; 1 where a round should
--- be rung for}.
+-- Returns {answer, 1 where a round should be rung for, its state, its deadline in ms or 0}. The answer is 'due' (waited
+-- for another attempt), 'released' (was held), 'again' (had ended), or why nothing was done: 'unknown', 'gone' (its
+-- content is dropped), 'scheduled', 'too_late' (the moment its caller named is over), or its state.
 write_although_full()
 local m = load(ARGV[5])
-if not m then return {'unknown', 0} end
+if not m then return {'unknown', 0, '', 0} end
 local now = math.floor(clock() / 1000)
 local key = record_key(m.id)
+local in_doubt = ARGV[8] == '1'
+local function leave(answer) return {answer, 0, m.state, 0} end
 
-local letters = ARGV[8] == '1' and 'u' or 'fx'
-local recipients, again = string.gsub(m.recipients, '[' .. letters .. ']', 'q')
+-- An attempt whose fate is unknown may have reached its recipient whatever a person believes, so that is remembered
+-- (`r`): what then ends without an answer is unconfirmed again.
+local recipients, again
+if in_doubt then recipients, again = string.gsub(m.recipients, 'u', 'r')
+else recipients, again = string.gsub(m.recipients, '[fx]', 'q') end
 
--- What is due already keeps its place.
-local function make_due()
-    local due = math.min(now, tonumber(redis.call('HGET', key, 'na') or now))
+local function put_back(due)
     redis.call('HSET', key, 'na', due)
     redis.call('ZADD', QUEUES[m.priority], due, m.id)
     put_on_agenda(due)
+    return due <= now and wake(now, m.priority) or 0
+end
+
+-- What is due already keeps its place.
+local function make_due()
     add_event(m, now, 'X|retried')
-    return wake(now, m.priority)
+    return put_back(math.min(now, tonumber(redis.call('HGET', key, 'na') or now)))
 end
 
 -- Recipients that are tried again have no answer yet.
@@ -32,33 +40,43 @@ local function open_recipients()
     redis.call('HSET', key, 'rr', recipients)
 end
 
-if m.state == 'queued' and ARGV[8] ~= '1' then
-    local v = redis.call('HMGET', key, 'na', 'rs')
-    if not m.hold and not v[2] and tonumber(v[1] or now) > now then return {'scheduled', 0} end
-    redis.call('HDEL', key, 'rs', 'hd', 'hw')
-    return {m.hold and 'released' or 'due', make_due()}
-end
-if m.state == 'sending' or again == 0 then return {m.state, 0} end
+if m.state == 'sending' then return leave('sending') end
 if m.state == 'queued' then
-    -- Others of its recipients wait anyway, so only those in doubt join them.
-    open_recipients()
-    return {'due', make_due()}
+    if in_doubt and not string.find(recipients, 'r', 1, true) then return leave('queued') end
+    if time_is_up(m, read_halt(), now) then return leave('too_late') end
+    local v = redis.call('HMGET', key, 'na', 'rs')
+    local scheduled = not v[2] and tonumber(v[1] or now) > now
+    if scheduled and not m.hold then return leave('scheduled') end
+    redis.call('HDEL', key, 'hd', 'hw')
+    if scheduled then return {'released', put_back(tonumber(v[1])), 'queued', 0} end
+    redis.call('HDEL', key, 'rs')
+    -- Others of its recipients may wait anyway: those in doubt join them.
+    if in_doubt then open_recipients() end
+    return {m.hold and 'released' or 'due', make_due(), 'queued', 0}
 end
+if again == 0 then return leave(m.state) end
+
+-- What its caller named holds for every try: a moment as it is, a lifetime from now on, and no sooner than `send_at`.
+local v = redis.call('HMGET', key, 'pf', 'lm', 'sa')
+local named, ms = string.match(v[2] or '', '^([bw])(%d+)$')
+local due = math.max(now, tonumber(v[3] or 0))
+if named == 'b' and tonumber(ms) <= now then return leave('too_late') end
 
 local kept = {payload_key(m.id), PREFIX .. 'r:' .. m.ref}
 for n = 0, m.blobs - 1 do kept[#kept + 1] = PREFIX .. 'b:' .. m.id .. ':' .. n end
-if redis.call('EXISTS', unpack(kept)) < #kept then return {'gone', 0} end
+if redis.call('EXISTS', unpack(kept)) < #kept then return leave('gone') end
 redis.call('PERSIST', key)
 for _, name in ipairs(kept) do redis.call('PERSIST', name) end
 
 open_recipients()
-local standing = redis.call('HGET', key, 'pf') ~= 'i'
-redis.call('HSET', key, 's', 'queued', 'f', m.fence + 1, 'ph', 'released',
-    'dl', now + tonumber(standing and ARGV[7] or ARGV[6]))
+local standing = not named and v[1] ~= 'i'
+local deadline = named == 'b' and tonumber(ms) or due + tonumber(ms or standing and ARGV[7] or ARGV[6])
+redis.call('HSET', key, 's', 'queued', 'f', m.fence + 1, 'ph', 'released', 'dl', deadline)
 redis.call('HDEL', key, 'fa', 'w')
 if standing then redis.call('HSET', key, 'ck', string.format('%.0f', stood_still(read_halt(), now))) end
 count(m, m.state, -1)
 local files = 0
 while redis.call('HEXISTS', key, 'fi' .. files) == 1 do files = files + 1 end
 if m.held_files == 0 then hold_files(m.id, files) end
-return {'again', make_due()}
+add_event(m, now, 'X|retried')
+return {'again', put_back(due), 'queued', deadline}
