@@ -113,7 +113,17 @@ def _without_value(message: str, kind: Any) -> str:
     if text.startswith("Invalid"):
         allowed = _allowed(kind)
         return f"must be one of: {', '.join(allowed)}" if allowed else "not an allowed value"
+    if " matching regex " in text and (expected := _expected(kind)):
+        return f"must be {expected}"
     return text[:1].lower() + text[1:]
+
+
+def _expected(kind: Any) -> str | None:
+    """Return in words what a pattern allows, where its type says so (`Meta(extra={"expected": …})`)."""
+    if get_origin(kind) in (Union, types.UnionType):
+        return next(filter(None, map(_expected, get_args(kind))), None)
+    known = [meta.extra or {} for meta in getattr(kind, "__metadata__", ()) if isinstance(meta, msgspec.Meta)]
+    return next((str(extra["expected"]) for extra in known if "expected" in extra), None)
 
 
 def _allowed(kind: Any) -> list[str]:

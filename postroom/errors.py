@@ -14,6 +14,10 @@ class PostroomError(Exception):
     """Base of the errors Postroom raises on purpose."""
 
 
+class UsageError(PostroomError):
+    """A command line that makes no sense, whatever the state of things: it ends with status 2."""
+
+
 class ConfigError(PostroomError):
     """The configuration cannot be used. Carries every fault that was found."""
 

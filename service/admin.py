@@ -18,6 +18,7 @@ from service.auth import Authenticator
 from service.operator_desk import OperatorDesk
 
 DEFAULT_SINCE = "3h"
+TAKE_QUERY = ("/admin/changes", "/admin/failed")  # they say themselves which parameters
 
 
 def admin_routes(
@@ -41,9 +42,9 @@ def admin_routes(
         ("GET", "/admin/failed", failed.show),
         ("GET", "/admin/changes", looks.changes),
         ("GET", "/admin/balance", looks.balance),
-        ("*", "/admin/{rest:.*}", not_found),
+        ("*", "/admin{rest:(/.*)?}", not_found),
     ]
-    return [edge.route(method, path, handler) for method, path, handler in table]
+    return [edge.route(method, path, handler, query=path in TAKE_QUERY) for method, path, handler in table]
 
 
 class _Looks:
@@ -52,7 +53,7 @@ class _Looks:
 
     async def queue(self, _: Call) -> dict[str, list[QueueDepth]]:
         """Show the waiting mail of every agent, by priority."""
-        return {"queues": await self._desk.watch.depth()}
+        return {"queues": await self._desk.watch.depth_and_held()}
 
     async def changes(self, call: Call) -> dict[str, list[dict[str, object]]]:
         """Show what was changed since a time, or for so long, oldest first."""

@@ -33,7 +33,7 @@ class AgentActs:
         """Show all agents at a glance, configured or not."""
         names = sorted(await self._desk.agents())
         depths = defaultdict(list)
-        for row in await self._desk.watch.depth():
+        for row in await self._desk.watch.depth_and_held():
             depths[row.agent].append(row)
         standings = await read_standings(self._desk.client, names)
         lanes = await count_lanes(self._desk.client, names)
@@ -109,6 +109,8 @@ class AgentActs:
             reason=pause.reason if pause else None,
             waiting=sum(row.waiting for row in depths),
             due=sum(row.due for row in depths),
+            held=sum(row.held for row in depths),
+            held_is_least=any(row.held_is_least for row in depths),
             oldest_due_seconds=max((row.oldest_due_ms for row in depths), default=0) / 1000,
             connections=lanes,
             faults=[

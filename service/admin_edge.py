@@ -64,19 +64,21 @@ class AdminEdge:
         self._metrics = metrics
         self._log = log
 
-    def route(self, method: str, path: str, handler: Handler) -> web.RouteDef:
-        """Return a route behind this edge."""
+    def route(self, method: str, path: str, handler: Handler, *, query: bool) -> web.RouteDef:
+        """Return a route behind this edge; `query`: its handler takes query parameters."""
 
         async def answer(request: web.Request) -> web.Response:
-            return await self._answer(request, handler)
+            return await self._answer(request, handler, query=query)
 
         return web.route(method, path, answer)
 
-    async def _answer(self, request: web.Request, handler: Handler) -> web.Response:
+    async def _answer(self, request: web.Request, handler: Handler, *, query: bool) -> web.Response:
         given = request.headers.get("X-Request-Id", "")
         request_id = given if _REQUEST_ID.match(given) else uuid.uuid4().hex
         try:
             identity = self._identify(request)
+            if handler is not not_found:
+                _check_query(request, taken=query)
             body = await _read_body(request) if request.method == "POST" else b""
             call = Call(identity, request_id, dict(request.match_info), dict(request.query), body)
             value = await handler(call)
@@ -109,6 +111,11 @@ class AdminEdge:
 async def not_found(_: Call) -> None:
     """Answer for every path there is not."""
     raise RefusedError(Code.NOT_FOUND, "No such path, or not with this method.")
+
+
+def _check_query(request: web.Request, *, taken: bool) -> None:
+    if request.query and not taken:
+        raise RefusedError(Code.BAD_REQUEST, "This path takes no query parameters.")
 
 
 async def _read_body(request: web.Request) -> bytes:

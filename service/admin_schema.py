@@ -16,7 +16,8 @@ from service.admin_moment import LATEST_MS, is_duration
 LONGEST_MS = 30 * 24 * 3600 * 1000  # of a pause with an end, or of a preference
 Why = Annotated[str, Meta(max_length=200)]
 Who = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{0,64}\Z")]
-TemplateName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,64}\Z")]
+A_TEMPLATE = {"expected": "the name of a template: 1 to 64 of A-Z, a-z, 0-9, _, . and -"}
+TemplateName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,64}\Z", extra=A_TEMPLATE)]
 ActId = Annotated[str, Meta(pattern=r"^[0-9a-f]{32}\Z")]
 Verb = Literal["pause", "release", "cancel", "expire"]
 
@@ -183,7 +184,10 @@ class FaultView(Struct, frozen=True):
 
 
 class AgentView(Struct, frozen=True, kw_only=True):
-    """An agent at a glance. `state` is working, paused or stopped (no channel is left)."""
+    """An agent at a glance. `state` is working, paused or stopped (no channel is left).
+
+    `held` of its waiting mail wait for a person; where `held_is_least`, that many at least.
+    """
 
     agent: str
     owner: str
@@ -196,6 +200,8 @@ class AgentView(Struct, frozen=True, kw_only=True):
     reason: str | None = None
     waiting: int = 0
     due: int = 0
+    held: int = 0
+    held_is_least: bool = False
     oldest_due_seconds: float = 0.0
     connections: int = 0
     faults: list[FaultView] = []

@@ -39,6 +39,12 @@ def _desk(request: AnyRequest) -> Desk:
     return desk
 
 
+def _refuse_query(request: AnyRequest) -> None:
+    """Nothing is ignored: who asks for what this version cannot do must not take the answer for it."""
+    if request.query_params:
+        raise RefusedError(Code.BAD_REQUEST, "This path takes no query parameters.")
+
+
 def _identity(request: AnyRequest, scope: str) -> Identity:
     identity: Identity = request.scope["state"]["identity"]
     if scope not in identity.token.scopes:
@@ -92,6 +98,7 @@ async def upload_file(request: AnyRequest) -> Response[bytes]:
 async def get_message(request: AnyRequest, message_id: FromPath[str]) -> Response[bytes]:
     """Show one of the caller's messages; another caller's is not found."""
     identity = _identity(request, "read")
+    _refuse_query(request)
     desk = _desk(request)
     stored = await _read_own(desk, identity, message_id, live=True)
     agent = identity.config.agents.get(stored.record.agent)
@@ -103,6 +110,7 @@ async def get_message(request: AnyRequest, message_id: FromPath[str]) -> Respons
 async def explain_message(request: AnyRequest, message_id: FromPath[str]) -> Response[bytes]:
     """Say in one sentence why one of the caller's messages is where it is, with the data behind it."""
     identity = _identity(request, "read")
+    _refuse_query(request)
     desk = _desk(request)
     stored = await _read_own(desk, identity, message_id, live=True)
     view = view_why(stored, identity.config.agents.get(stored.record.agent))
@@ -134,6 +142,7 @@ async def find_messages(request: AnyRequest) -> Response[bytes]:
 async def cancel_message(request: AnyRequest, message_id: FromPath[str]) -> Response[bytes]:
     """Call a message back while nothing of it may have been sent; honest where that is too late."""
     identity = _identity(request, "send")
+    _refuse_query(request)
     desk = _desk(request)
     await _read_own(desk, identity, message_id)
     try:

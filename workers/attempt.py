@@ -42,6 +42,7 @@ from workers.stages import Stages
 LETTERS: dict[type[RecipientOutcome], str] = {Sent: "s", Refused: "f", Deferred: "d", Ambiguous: "a"}
 WORDS: dict[str, str] = {"s": "sent", "f": "refused", "d": "deferred", "a": "ambiguous"}
 REFUSED_MARKS: dict[int, type[Exception]] = {-1: TooLateError, -2: DayUsedUpError}  # by the ledger's answer
+CLOSING, THROTTLED = 421, 454  # of SMTP
 WORST_FIRST = "adfs"  # the word an attempt is known by is that of its worst recipient, for whoever watches
 
 
@@ -59,6 +60,12 @@ class Ended(Struct, frozen=True):
     defect: str | None = None
     retry_after: float | None = None
     answered: bool = False  # by the other side; what it was never shown says nothing about it
+    throttle: Answer | None = None  # what asks us to slow down, of one recipient among others it may be
+
+    @property
+    def went_silent(self) -> bool:
+        """True where the other side had the mail before it, in part or in whole, and answered nothing about it."""
+        return not self.answered and self.defect is None and self.outcome in ("deferred", "ambiguous")
 
 
 class Attempt:
@@ -233,6 +240,7 @@ def _conclude(claimed: Claimed, channel: str, submitted: Submitted, ms: int) -> 
         ambiguous="a" in letters,
         retry_after=retry_after,
         answered=answered,
+        throttle=next(filter(_asks_to_slow_down, answers), None),
     )
 
 
@@ -288,6 +296,15 @@ def _reply(answer: Answer) -> str:
     )
     whose = "message" if about_message else ""
     return f"{answer.reply_code or ''}|{answer.enhanced_code or ''}|{whose}".rstrip("|")
+
+
+def _asks_to_slow_down(answer: Answer) -> bool:
+    """True for a deferral by 421, 4.7.x or Retry-After, or by 454 where no enhanced code says what it is about."""
+    outcome, code, enhanced = answer.outcome, answer.reply_code, answer.enhanced_code or ""
+    if not isinstance(outcome, Deferred):
+        return False
+    said = outcome.retry_after is not None or code == CLOSING
+    return said or enhanced.startswith("4.7.") or (code == THROTTLED and not enhanced)
 
 
 def _phase(outcome: RecipientOutcome) -> Phase:

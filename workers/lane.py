@@ -158,7 +158,10 @@ class Lane:
                 way = self._way
                 stages = Stages(self._paced, way.opened_in)
                 way.opened_in = 0.0
-                ended = await self._send(message, way, stages)
+                try:
+                    ended = await self._send(message, way, stages)
+                except DayUsedUpError:
+                    break  # it waits for tomorrow, in its old place: nothing is wrong with it
                 if ended is None:
                     met_fault = message.id
                     break
@@ -191,7 +194,11 @@ class Lane:
         return False
 
     async def _send(self, message: Claimed, way: Way, stages: Stages) -> Ended | None:
-        """Make one attempt. None where the message was not sent and nothing more should be tried now."""
+        """Make one attempt. None where the message was not sent and nothing more should be tried now.
+
+        Raises:
+            DayUsedUpError: the same, and not for anything about this message.
+        """
         carrier = self._carrier
         try:
             ended = await carrier.attempt(message, way, self._round, stages)
@@ -202,6 +209,8 @@ class Lane:
             carrier.log.info("mark.too_late", agent=self._agent, message_id=message.id)
         except DayUsedUpError:
             carrier.log.info("day.used_up", agent=self._agent)
+            await self._hang_up()
+            raise
         except LedgerError as error:
             carrier.ledger_failed(error)
         except asyncio.CancelledError:
@@ -218,7 +227,7 @@ class Lane:
 
     async def _go_on(self, ended: Ended, way: Way) -> None:
         ways = self._round.ways
-        if ended.answered and not await ways.heed(way.channel, ended):
+        if not await ways.heed(way.channel, ended) and ended.answered:
             await ways.worked(way.channel, ended.outcome)
         if not way.connection.usable or not ways.is_right(way):
             await self._hang_up()

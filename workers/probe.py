@@ -19,11 +19,11 @@ from postroom.ledger.clients import open_pipe, reading_client
 from postroom.ledger.delivery import Delivery
 from postroom.ledger.errors import LedgerError
 from postroom.ledger.reading import Reading
-from postroom.outcome import Cause
 from postroom.settings import read_settings
 from postroom.startup import report
 from workers.channels.registry import open_channels
 from workers.channels.seam import Channel, Check
+from workers.ways import HANGS_UP, PROBED
 
 SIGNS = {True: "ok", False: "FAILS", None: "-"}
 LEDGER_SECONDS = 2.0
@@ -105,7 +105,7 @@ async def _release(config: Config, agent: str, channel: Channel) -> None:
             return
         released = await delivery.mend_channel(agent, channel.name, probed=True)
         if released:
-            proved = fault.cause in (Cause.CONNECT, Cause.AUTH)
+            proved = fault.cause in PROBED and fault.text != HANGS_UP
             more = "mail flows again" if proved else UNPROVED.format(cause=fault.cause)
             _say(_row(Check("breaker", ok=True, text=f"released: {more}")))
     except LedgerError:

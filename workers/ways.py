@@ -11,8 +11,8 @@ from postroom.ledger.changes import Notes
 from postroom.ledger.delivery import Delivery, Stop
 from postroom.ledger.reading import Reading
 from postroom.metrics import CarrierMetrics
-from postroom.outcome import BY_A_PERSON, Cause, ChannelFault, Phase
-from workers.attempt import Ended
+from postroom.outcome import BY_A_PERSON, Cause, ChannelFault, Deferred, Phase
+from workers.attempt import CLOSING, Ended
 from workers.channels.registry import open_channels
 from workers.channels.seam import Channel, Way
 
@@ -20,7 +20,6 @@ AT_ONCE = frozenset({Cause.AUTH, Cause.THROTTLE})  # said outright: no further e
 PERSON_FACTOR = 5  # how much longer a stop is that only a person can end
 QUICK_LONGEST_MS = 60_000  # what may pass by itself is tried at least so often
 STILL_THE_SAME = {("refused", Cause.POLICY), ("deferred", Cause.THROTTLE)}
-CLOSING = 421
 PROBED = frozenset({Cause.CONNECT, Cause.AUTH})  # what a probe can prove mended; the rest only a message can
 SLOW_SECONDS = 5.0  # a host that was silent for so long is evidence enough
 REFUSES_ALL = (
@@ -30,6 +29,9 @@ REFUSES_ALL = (
 
 
 PUTS_OFF_ALL = "every message is put off and none is sent: look at the last attempts' reply codes"
+HANGS_UP = (
+    "the server hangs up in the midst of mail: look at its log, and at firewalls and proxies on the way"
+)
 SLOW_DOWN = "the server asks us to come back later: lower `rate` or `connections` if this stays"
 
 
@@ -62,6 +64,7 @@ class Ways:
         self._stopped: dict[str, float] = {}  # channel → when to try again, by this process's monotonic clock
         self._denied: dict[str, float] = {}  # channel → when to ask again, since another lane is trying it
         self._faulty: dict[str, str] = {}  # channel → cause of a fault in the ledger, not yet proved mended
+        self._silent: set[str] = set()  # of those, channels that hang up in the midst of mail
         self._tried: set[str] = set()  # channels there is evidence against, and no fault yet
         self._preferred_until = 0.0
         self._used = ""  # the channel that the last connection went over
@@ -75,6 +78,7 @@ class Ways:
         self._preferred = standing.preferred
         self._preferred_until = now + (standing.preferred_till - standing.now) / 1000
         self._faulty = {name: fault.cause for name, fault in standing.faults.items()}
+        self._silent = {name for name, fault in standing.faults.items() if fault.text == HANGS_UP}
         self._stopped = {
             name: now + (fault.till - standing.now) / 1000
             for name, fault in standing.faults.items()
@@ -87,7 +91,7 @@ class Ways:
             if not await self._may_try(channel.name, lane):
                 continue
             started = time.monotonic()
-            if self._faulty.get(channel.name) in PROBED and not await self._is_mended(channel):
+            if self._can_be_probed(channel.name) and not await self._is_mended(channel):
                 continue
             connected = await channel.connect()
             if not isinstance(connected, ChannelFault):
@@ -97,6 +101,10 @@ class Ways:
             slow = time.monotonic() - started >= SLOW_SECONDS
             await self.stop(channel.name, connected, at_once=slow or None)
         return None
+
+    def _can_be_probed(self, channel: str) -> bool:
+        """One that hangs up in the midst of mail is fine until it is given some: only a message can tell."""
+        return self._faulty.get(channel) in PROBED and channel not in self._silent
 
     async def _is_mended(self, channel: Channel) -> bool:
         """Probe a channel that stood still, before any message is tried on it, and release it where that passes."""
@@ -157,6 +165,7 @@ class Ways:
             self._tried.add(channel)
         else:
             self._faulty[channel] = fault.cause
+            (self._silent.add if fault.text == HANGS_UP else self._silent.discard)(channel)
             self._metrics.channel_up.labels(self._name, channel).set(0)
         self._tell(channel, fault, for_ms, new)
 
@@ -167,21 +176,23 @@ class Ways:
         await self.stop(channel, fault, at_once=True)
 
     async def heed(self, channel: str, ended: Ended) -> bool:
-        """Slow down where a deferral asks for it, and return whether it did.
+        """Count what an attempt says against its channel, and return whether it said anything of the kind.
 
-        Retry-After and 421 count at once, 4.7.x where it is not alone: one may be greylisting, about one recipient.
+        Retry-After and 421 slow down at once; 4.7.x and a bare 454 where they are not alone: one may be greylisting,
+        about one recipient. So does a server that hangs up in the midst of mail and answers nothing: once is an
+        accident.
         """
-        said = ended.retry_after is not None or ended.reply_code == CLOSING
-        if ended.outcome != "deferred" or not (said or (ended.enhanced_code or "").startswith("4.7.")):
+        if ended.went_silent:
+            await self.stop(channel, ChannelFault(Cause.CONNECT, Phase(ended.phase), HANGS_UP), at_once=False)
+            return True
+        answer = ended.throttle
+        if answer is None:
             return False
+        phase = answer.outcome.phase if isinstance(answer.outcome, Deferred) else Phase(ended.phase)
         fault = ChannelFault(
-            Cause.THROTTLE,
-            Phase(ended.phase),
-            SLOW_DOWN,
-            ended.reply_code,
-            ended.enhanced_code,
-            ended.retry_after,
+            Cause.THROTTLE, phase, SLOW_DOWN, answer.reply_code, answer.enhanced_code, ended.retry_after
         )
+        said = ended.retry_after is not None or answer.reply_code == CLOSING
         await self.stop(channel, fault, at_once=said)
         return True
 
@@ -201,6 +212,7 @@ class Ways:
         for known in (self._faulty, self._stopped, self._denied):
             known.pop(channel, None)
         self._tried.discard(channel)
+        self._silent.discard(channel)
         if await self._delivery.mend_channel(self._name, channel):
             self._metrics.channel_up.labels(self._name, channel).set(1)
             self._log.info("breaker.closed", channel=channel)
@@ -221,7 +233,9 @@ class Ways:
     def _may_go_on(self, channel: str) -> bool:
         """A connection that is open outlives its channel's failure to open another one."""
         stopped = self._stopped.get(channel, 0.0) > time.monotonic()
-        return not stopped or self._faulty.get(channel, Cause.CONNECT) == Cause.CONNECT
+        if not stopped:
+            return True
+        return self._faulty.get(channel, Cause.CONNECT) == Cause.CONNECT and channel not in self._silent
 
     def _not_before(self, channel: str) -> float:
         return max(self._stopped.get(channel, 0.0), self._denied.get(channel, 0.0))

@@ -10,7 +10,7 @@ from postroom.cli.admin import AdminApi
 from postroom.config.rules import read_time
 from postroom.config.structs import Duration
 from postroom.decode import convert
-from postroom.errors import PostroomError
+from postroom.errors import UsageError
 
 DONE = {"pause": "held", "release": "released", "cancel": "cancelled", "expire": "expired"}
 
@@ -18,8 +18,12 @@ DONE = {"pause": "held", "release": "released", "cancel": "cancelled", "expire":
 def act_by_filter(options: argparse.Namespace) -> int:
     """Count what the filter names; with --yes do it, and print exactly how many it were."""
     wanted = read_filter(options)
+    if options.verb == "pause" and options.lasts is not None:
+        raise UsageError(
+            "--for is of an agent's pause; mail held by filter waits for: postroom release, with the same filter"
+        )
     if options.verb == "pause" and options.yes and not options.reason:
-        raise PostroomError("give a --reason: callers see it")
+        raise UsageError("give a --reason: callers see it")
     api = AdminApi(options)
     body = {"act": uuid.uuid4().hex, "verb": options.verb, "filter": wanted, "reason": options.reason}
     word = DONE[options.verb]
@@ -54,13 +58,13 @@ def read_filter(options: argparse.Namespace) -> dict[str, Any]:
     """Return the filter as it is sent.
 
     Raises:
-        PostroomError: it names nothing, or no time.
+        UsageError: it names nothing, or no time.
     """
     wanted = {"agent": options.agent, "template": options.template, "caller": options.caller}
     wanted["accepted_before"] = check_moment(options.accepted_before) if options.accepted_before else None
     given = {name: value for name, value in wanted.items() if value is not None}
     if not given and not options.all:
-        raise PostroomError(
+        raise UsageError(
             "say which messages: --agent, --template, --caller, --accepted-before, or --all for all that wait"
         )
     return given | ({"all": True} if options.all else {})
@@ -70,10 +74,10 @@ def check_moment(text: str) -> str:
     """Return a time with its zone, or a duration, as it is: when that was, the API says by Redis's clock.
 
     Raises:
-        PostroomError: it is neither.
+        UsageError: it is neither.
     """
     if convert(text, Duration)[1] and read_time(text) is None:
-        raise PostroomError(
+        raise UsageError(
             "--accepted-before takes a time such as 2027-01-31T12:00:00Z, or a duration such as 2h"
         )
     return text

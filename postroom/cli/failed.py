@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from postroom.cli.admin import AdminApi
-from postroom.errors import PostroomError
+from postroom.errors import UsageError
 
 BAR = 30
 SHOWN = 50
@@ -39,7 +39,7 @@ def list_failed(options: argparse.Namespace) -> int:
 def replay_failed(options: argparse.Namespace) -> int:
     """Count what would be sent again; with --yes send it again, paced, and go on where it was broken off."""
     if options.rate <= 0:
-        raise PostroomError("--rate must be more than 0")
+        raise UsageError("--rate must be more than 0")
     api = AdminApi(options)
     search = _Search(api, options)
     rows = list(search)

@@ -13,7 +13,7 @@ from postroom.cli.admin import AdminApi, names_admin_port
 from postroom.cli.labels import fit, read_labels
 from postroom.config.load import load_config
 from postroom.config.structs import Config
-from postroom.errors import PostroomError
+from postroom.errors import PostroomError, UsageError
 from postroom.findings import Findings, find_why
 from postroom.ids import is_message_id
 from postroom.ledger.clients import reading_client
@@ -37,23 +37,29 @@ def show_queue(options: argparse.Namespace) -> int:
         agents = AdminApi(options).get("/admin/agents")["agents"] if wanted else []
         labels = {row["agent"]: row["labels"] for row in agents}
     else:
-        config, rows = _ask_redis(lambda client: Watch(client).depth())
+        config, rows = _ask_redis(lambda client: Watch(client).depth_and_held())
         labels = {name: agent.labels for name, agent in config.agents.items()}
     rows = [row for row in rows if fit(labels.get(row.agent, {}), wanted)]
     if not rows:
         print("No mail is waiting.")
         return 0
-    print(f"{'AGENT':<34}{'PRIORITY':<10}{'WAITING':>9}{'DUE':>9}  OLDEST DUE")
+    print(f"{'AGENT':<34}{'PRIORITY':<10}{'WAITING':>9}{'DUE':>9}{'HELD':>8}  OLDEST DUE")
     for row in sorted(rows, key=lambda r: (-r.oldest_due_ms, r.agent, r.priority)):
         oldest = f"{row.oldest_due_ms / 1000:.1f} s" if row.due else "-"
-        print(f"{row.agent:<34}{row.priority:<10}{row.waiting:>9}{row.due:>9}  {oldest}")
+        held = show_held(row.held, is_least=row.held_is_least)
+        print(f"{row.agent:<34}{row.priority:<10}{row.waiting:>9}{row.due:>9}{held:>8}  {oldest}")
     return 0
+
+
+def show_held(held: int, *, is_least: bool) -> str:
+    """Return how many wait for a person, with a plus where not all were looked at."""
+    return f"{held}+" if is_least else str(held)
 
 
 def show_why(options: argparse.Namespace) -> int:
     """Print one sentence about a message, and the data behind it."""
     if not is_message_id(options.id):
-        raise PostroomError("this is not the id of a message")
+        raise UsageError("this is not the id of a message")
     if names_admin_port(options):
         found = _ask_port(options, f"/admin/messages/{options.id}/why", Findings)
     else:

@@ -10,7 +10,7 @@ from postroom import __version__
 from postroom.cli.commands import COMMANDS, Command
 from postroom.cli.operator_commands import OPERATOR_COMMANDS
 from postroom.cli.shift_commands import SHIFT_COMMANDS
-from postroom.errors import PostroomError
+from postroom.errors import PostroomError, UsageError
 from postroom.startup import report
 
 
@@ -24,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return run(options)
     except PostroomError as error:
         report(error)
-        return 1
+        return 2 if isinstance(error, UsageError) else 1
     except BrokenPipeError:
         # Whoever read our output has seen enough; nothing is left to be flushed at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

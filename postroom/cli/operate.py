@@ -6,7 +6,8 @@ from urllib.parse import quote
 
 from postroom.cli.admin import AdminApi
 from postroom.cli.labels import fit, read_labels
-from postroom.errors import PostroomError
+from postroom.cli.look import show_held
+from postroom.errors import UsageError
 from postroom.ids import is_message_id
 
 
@@ -14,12 +15,15 @@ def show_agents(options: argparse.Namespace) -> int:
     """Print a row for each agent, and why one does not work."""
     wanted = read_labels(options)
     rows = [row for row in AdminApi(options).get("/admin/agents")["agents"] if fit(row["labels"], wanted)]
-    print(f"{'AGENT':<24}{'OWNER':<20}{'STATE':<10}{'WAITING':>9}{'DUE':>9}  {'OLDEST DUE':<12}NOTES")
+    print(
+        f"{'AGENT':<24}{'OWNER':<20}{'STATE':<10}{'WAITING':>9}{'DUE':>9}{'HELD':>8}  {'OLDEST DUE':<12}NOTES"
+    )
     for row in rows:
         oldest = f"{row['oldest_due_seconds']:.1f} s" if row["due"] else "-"
+        held = show_held(row.get("held", 0), is_least=row.get("held_is_least", False))
         print(
             f"{row['agent']:<24}{row['owner'] or '-':<20}{row['state']:<10}"
-            f"{row['waiting']:>9}{row['due']:>9}  {oldest:<12}{_notes(row)}".rstrip()
+            f"{row['waiting']:>9}{row['due']:>9}{held:>8}  {oldest:<12}{_notes(row)}".rstrip()
         )
     return 0
 
@@ -40,7 +44,7 @@ def _notes(row: dict[str, Any]) -> str:
 def pause_agent(options: argparse.Namespace) -> int:
     """Pause an agent."""
     if not options.reason:
-        raise PostroomError("give a --reason: callers see it")
+        raise UsageError("give a --reason: callers see it")
     body = {"reason": options.reason, "for": options.lasts}
     answer = AdminApi(options).post(f"/admin/agents/{quote(options.agent_name, safe='')}/pause", body)
     until = f"until {answer['until']}" if answer["until"] else f"until: postroom resume {answer['agent']}"
@@ -59,7 +63,7 @@ def resume_agent(options: argparse.Namespace) -> int:
 def prefer_channel(options: argparse.Namespace) -> int:
     """Let a channel of an agent go first for a while."""
     if (options.channel is None) != options.clear:
-        raise PostroomError("give either --channel NAME with --for, or --clear")
+        raise UsageError("give either --channel NAME with --for, or --clear")
     body = {"reason": options.reason, "for": options.lasts}
     path = f"/admin/agents/{quote(options.agent_name, safe='')}/prefer"
     answer = AdminApi(options).post(path, body | {"channel": options.channel})
@@ -87,7 +91,7 @@ def resolve_message(options: argparse.Namespace) -> int:
 
 def _act_on_message(options: argparse.Namespace, verb: str, body: dict[str, Any]) -> int:
     if not is_message_id(options.id):
-        raise PostroomError("this is not the id of a message")
+        raise UsageError("this is not the id of a message")
     answer = AdminApi(options).post(
         f"/admin/messages/{options.id}/{verb}", {"reason": options.reason, **body}
     )

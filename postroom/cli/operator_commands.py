@@ -8,7 +8,7 @@ from importlib import import_module
 
 from postroom.cli.commands import Command, Commands, add_command
 from postroom.cli.labels import add_label_option
-from postroom.errors import PostroomError
+from postroom.errors import UsageError
 
 ADMIN = (
     "Asks the admin port of a running API (--admin-url, POSTROOM_ADMIN_URL) with a token of the scope admin "
@@ -41,7 +41,7 @@ def _either(single: Command, by_filter: Command, positional: str) -> Command:
         if getattr(options, positional) is None:
             return by_filter(options)
         if options.yes or any(getattr(options, name) for name in FILTERS):
-            raise PostroomError("give either a name or a filter")
+            raise UsageError("give either a name or a filter")
         return single(options)
 
     return run

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from postroom.cli.call import UNREACHABLE, call, read_token, read_url
-from postroom.errors import PostroomError
+from postroom.errors import PostroomError, UsageError
 
 SAMPLE_VARIABLES = {
     "first_name": "Ada",
@@ -84,7 +84,7 @@ def _body(options: argparse.Namespace) -> dict[str, Any]:
 def _variable(text: str) -> tuple[str, Any]:
     name, sign, value = text.partition("=")
     if not sign or not name:
-        raise PostroomError("--var must be NAME=VALUE")
+        raise UsageError("--var must be NAME=VALUE")
     try:
         return name, json.loads(value)
     except ValueError:

@@ -5,7 +5,7 @@ import os
 import re
 import secrets
 
-from postroom.errors import PostroomError
+from postroom.errors import UsageError
 
 NAME = re.compile(r"[a-z][a-z0-9-]{0,31}\Z")
 TOKEN_ID = re.compile(r"[A-Za-z0-9_-]{1,32}\Z")
@@ -21,9 +21,9 @@ def new_token(caller: str, token_id: str | None, scopes: list[str] | None) -> in
     """Print a new token and its line of configuration."""
     token_id = token_id or f"k{os.urandom(3).hex()}"
     if not NAME.match(caller):
-        raise PostroomError("CALLER must be a name such as checkout: a-z, 0-9 and -, at most 32")
+        raise UsageError("CALLER must be a name such as checkout: a-z, 0-9 and -, at most 32")
     if not TOKEN_ID.match(token_id):
-        raise PostroomError("--id must be 1 to 32 of A-Z a-z 0-9 _ -")
+        raise UsageError("--id must be 1 to 32 of A-Z a-z 0-9 _ -")
     token, digest = make_token(token_id)
     listed = ", ".join(f'"{scope}"' for scope in dict.fromkeys(scopes or ("send", "read")))
     print(f"Token of {caller}, shown only now; give it to the service and store it nowhere else:\n")

@@ -6,9 +6,12 @@ from msgspec import Meta, Struct
 
 from postroom.secret import Secret
 
-Name = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9-]{0,31}\Z")]
-Rate = Annotated[str, Meta(pattern=r"^[1-9][0-9]{0,8}/(s|min|h)\Z")]
-Duration = Annotated[str, Meta(pattern=r"^[0-9]{1,9}(\.[0-9]{1,3})?(ms|s|m|min|h|d)\Z")]
+A_NAME = {"expected": "a name of a-z, 0-9 and -, at most 32 characters, beginning with a letter"}
+A_RATE = {"expected": "a rate such as 50/s, 600/min or 1000/h"}
+A_DURATION = {"expected": "a duration such as 90s, 10min, 2h or 1.5d"}
+Name = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9-]{0,31}\Z", extra=A_NAME)]
+Rate = Annotated[str, Meta(pattern=r"^[1-9][0-9]{0,8}/(s|min|h)\Z", extra=A_RATE)]
+Duration = Annotated[str, Meta(pattern=r"^[0-9]{1,9}(\.[0-9]{1,3})?(ms|s|m|min|h|d)\Z", extra=A_DURATION)]
 Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 Priority = Literal["high", "normal", "bulk"]
 RetryProfile = Literal["interactive", "standard"]

@@ -14,6 +14,7 @@ from postroom.ledger.scripts import load_scripts
 ENDS = ("sent", "partly_sent", "failed", "expired", "cancelled", "suppressed", "unconfirmed")
 SCANNED = 500  # keys asked for at a time
 INSPECTED = 50  # messages one script call judges: about a millisecond of Redis's time
+MOST_REMEMBERED = 100_000  # misfits; of more of them some may be counted twice
 MOST_NAMED = 1000  # misfits kept by name; beyond so many they are only counted
 
 
@@ -45,6 +46,17 @@ class Verdict(Struct):
     queued: int = 0
     found: int = 0
     misfits: list[Misfit] = []
+    _told: set[Misfit] = set()
+
+    def add(self, misfit: Misfit) -> None:
+        """Count a misfit, once however often it is met: by its record, its content, its ref or its place."""
+        if misfit in self._told:
+            return
+        self.found += 1
+        if len(self._told) < MOST_REMEMBERED:
+            self._told.add(misfit)
+        if len(self.misfits) < MOST_NAMED:
+            self.misfits.append(misfit)
 
 
 class Balance:
@@ -127,9 +139,7 @@ class Balance:
                     source, 1, place.agenda, place.prefix, "", "0", "0", *part
                 )
                 for message_id, problem in reply:
-                    verdict.found += 1
-                    if len(verdict.misfits) < MOST_NAMED:
-                        verdict.misfits.append(Misfit(message_id.decode(), problem.decode()))
+                    verdict.add(Misfit(message_id.decode(), problem.decode()))
 
 
 async def _batches(source: Any) -> Any:

@@ -3,6 +3,7 @@
 import os
 
 from msgspec import Struct
+from msgspec.structs import replace
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
@@ -10,9 +11,11 @@ from postroom.ledger import keys
 from postroom.ledger.balance import Balance
 from postroom.ledger.errors import LedgerUnavailableError
 from postroom.ledger.scripts import load_scripts
+from postroom.states import PRIORITY_LETTERS
 
 FULL_SHARE = 0.85  # of maxmemory; the rest is what queued mail needs to drain
 OLDEST_REDIS = (6, 2)
+HELD_LOOKED_AT = 500  # messages of a queue: half a millisecond of Redis's time
 
 
 class Fitness(Struct, frozen=True):
@@ -25,13 +28,18 @@ class Fitness(Struct, frozen=True):
 
 
 class QueueDepth(Struct, frozen=True):
-    """One agent's waiting mail of one priority, leased mail included in `waiting` only."""
+    """One agent's waiting mail of one priority, leased mail included in `waiting` only.
+
+    `held` of it wait for a person, or more where `held_is_least`; both only from `depth_and_held`.
+    """
 
     agent: str
     priority: str
     waiting: int
     due: int
     oldest_due_ms: int
+    held: int = 0
+    held_is_least: bool = False
 
 
 class Watch:
@@ -99,6 +107,25 @@ class Watch:
         except (RedisError, OSError) as error:
             raise LedgerUnavailableError("cannot reach Redis") from error
         return [QueueDepth(a.decode(), p.decode(), waiting, due, ms) for a, p, waiting, due, ms in rows]
+
+    async def depth_and_held(self) -> list[QueueDepth]:
+        """Count the waiting mail of all agents and what of it is held: a script call a queue that is not all due."""
+        rows = await self.depth()
+        asked = [n for n, row in enumerate(rows) if row.waiting > row.due]
+        source = load_scripts()["held"].source.decode()
+        pipe = self._client.pipeline(transaction=False)
+        for n in asked:
+            place, letter = keys.place_of(rows[n].agent), PRIORITY_LETTERS[rows[n].priority]
+            pipe.eval(
+                source, 1, place.agenda, place.prefix, rows[n].agent, "0", "0", letter, str(HELD_LOOKED_AT)
+            )
+        try:
+            replies = await pipe.execute()
+        except (RedisError, OSError) as error:
+            raise LedgerUnavailableError("cannot reach Redis") from error
+        for n, (held, more) in zip(asked, replies, strict=True):
+            rows[n] = replace(rows[n], held=held, held_is_least=bool(more))
+        return rows
 
 
 def _version(text: str) -> tuple[int, int]:

@@ -455,3 +455,13 @@ async def test_a_slow_rate_is_remembered_as_long_as_it_counts(ledger, interval_u
     await ledger.accept()
     await ledger.claim_one(pace=Pace(interval_us=interval_us, burst=1))
     assert interval_us / 1000 - 5_000 <= await ledger.client.pttl(agent_key("bucket"))
+
+
+async def test_a_message_that_waits_for_nobody_ends(ledger):
+    """A record that was meddled with holds up no lane: the message ends as its recipients say, and the others go."""
+    broken, other = await ledger.accept(), await ledger.accept_later()
+    await ledger.client.hset(keys.record_key(broken.id), "rr", "s")
+    claim = await ledger.claim()
+    assert [(broken.id, State.SENT)] == [(ended.id, ended.state) for ended in claim.ended]
+    assert [other.id] == [message.id for message in claim.messages]
+    assert 0 == (await ledger.balance.rows())[0].unaccounted

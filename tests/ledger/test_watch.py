@@ -5,9 +5,10 @@ import pytest
 from postroom.ledger.delivery import Pace, Stop
 from postroom.ledger.errors import LedgerUnavailableError
 from postroom.ledger.keys import PARTITIONS, agent_of, place_of
-from postroom.ledger.watch import Fitness, QueueDepth, _version
+from postroom.ledger.watch import HELD_LOOKED_AT, Fitness, QueueDepth, _version
 from postroom.outcome import Cause, ChannelFault, Phase
-from tests.ledger.harness import AGENT, Ledger, agent_key, make_offer, until
+from tests.ledger.harness import AGENT, Ledger, agent_key, make_offer, queue_key, until
+from tests.ledger.operator import do
 from tests.redisd import RedisServer
 
 FAULT = ChannelFault(Cause.CONNECT, Phase.CONNECT, "cannot be reached")
@@ -221,3 +222,20 @@ async def test_an_id_of_nobody_leads_nowhere(ledger):
     for text in ("", "-", "orders", "orders-", "x" * 1000, "a\r\nb", "{p00}", "ä"):
         assert await ledger.reading.message(text) is None
     assert ["a-b", "", "", "orders"] == [agent_of(i) for i in ("a-b-X", "orders", "", "orders-")]
+
+
+async def test_what_is_held_is_counted_among_what_is_not_due(ledger):
+    """By a person or the brake; due, scheduled and leased mail is not, and of a long queue only a part is looked at."""
+    for n in range(3):
+        await ledger.accept(priority="high" if n else "bulk")
+    await do(ledger, "pause")
+    await ledger.accept(priority="high", send_at=await ledger.now() + 60_000)
+    await ledger.accept(priority="normal")
+    found = {row.priority: (row.waiting, row.due, row.held) for row in await ledger.watch.depth_and_held()}
+    assert {"high": (3, 0, 2), "bulk": (1, 0, 1), "normal": (1, 1, 0)} == found
+    assert {0} == {row.held for row in await ledger.watch.depth()}
+    pipe = ledger.client.pipeline(transaction=False)
+    for n in range(HELD_LOOKED_AT):
+        pipe.zadd(queue_key(AGENT, "h"), {f"orders-{n}": await ledger.now() + 1000 + n})
+    await pipe.execute()
+    assert [True] == [r.held_is_least for r in await ledger.watch.depth_and_held() if r.priority == "high"]

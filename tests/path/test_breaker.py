@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 
 from tests.faults.mail import SECONDS, Receiver, assert_delivered, until
+from tests.ledger.harness import Ledger
 from tests.stack import QUICK, Stack, agent_toml, channel, sample
 
 pytestmark = pytest.mark.timeout(SECONDS)
 BREAKER = '[breaker]\nfaults = 3\nwindow = "2s"\nrefusals = 5\nrefusal_window = "5s"\nshortest = "200ms"\nlongest = "1s"'
+PATIENT = 'on_ambiguous = "hold"\nconnections = 2'
 
 
 @asynccontextmanager
@@ -159,6 +161,65 @@ async def test_one_greylisted_recipient_slows_nobody(folder: Path):
         assert "throttle" == lines(stack, "breaker.opened")[0]["cause"]
 
 
+@pytest.mark.parametrize(
+    "script",
+    [
+        {"RCPT": "454 Throttling failure"},
+        {"RCPT:ada@example.com": "450 4.2.1 busy", "RCPT:bob@example.com": "450 4.7.1 slow down"},
+    ],
+    ids=["454", "one of two"],
+)
+async def test_being_told_to_slow_down_again_and_again_is_heeded(folder: Path, script: dict[str, str]):
+    """A bare 454 at RCPT, or 4.7.x for the second recipient only: three in a row let all of the agent's mail wait."""
+    two = [{"address": "ada@example.com"}, {"address": "bob@example.com"}]
+    async with Receiver(script) as receiver, running(folder, receiver, workers=1) as stack:
+        for number in range(2):
+            await until_reason(stack, await stack.accept(sample(f"slow-{number}", to=two)), "retrying")
+        assert [] == lines(stack, "breaker.opened")
+        for number in range(6):
+            await stack.accept(sample(f"more-{number}", to=two))
+        await until(lambda: lines(stack, "breaker.opened") != [], "the channel stands still")
+        assert "throttle" == lines(stack, "breaker.opened")[0]["cause"]
+
+
+@pytest.mark.parametrize(
+    "script",
+    [{"MAIL": "drop"}, {"RCPT": "reset"}, {"DATA": "drop"}, {"BODY": "reset"}, {"DOT": "drop"}],
+    ids=str,
+)
+async def test_a_server_that_hangs_up_in_the_midst_of_mail_is_left_alone(
+    folder: Path, script: dict[str, str]
+):
+    """Wherever it does: after three the others wait for the channel with their attempts unspent, and go when it works."""
+    async with Receiver(script) as receiver, running(folder, receiver, workers=1, agent=PATIENT) as stack:
+        ids = [await stack.accept(sample(f"h-{n}")) for n in range(30)]
+        await until(lambda: lines(stack, "breaker.opened") != [], "the channel stands still")
+        opened = lines(stack, "breaker.opened")[0]
+        assert ("connect", None) == (opened["cause"], opened["reply_code"])
+        assert "hangs up" in str(opened["text"])
+        messages = await stack.get_many(ids)
+        untouched = [i for i in ids if not messages[i]["attempts"]]
+        assert len(untouched) >= 20, "the crowd went on"
+        receiver.script = {}
+        messages = await stack.until_all_finished(untouched)
+        assert {"sent"} == {message["state"] for message in messages.values()}
+
+
+async def test_a_server_that_hangs_up_now_and_then_stops_nothing(folder: Path):
+    """Two that are cut off and one that is sent, over and over: each attempt is its message's own matter."""
+    script = {"DATA": ["drop", "drop", "ok"] * 4}
+    async with Receiver(script) as receiver, running(folder, receiver, workers=1) as stack:
+        for number in range(12):
+            message_id = await stack.accept(sample(f"n-{number}"))
+
+            async def is_over(message_id: str = message_id) -> bool:
+                return (await stack.get(message_id))["attempts"] != []
+
+            await stack.until(is_over, "an attempt")
+        assert 4 == len(receiver.mails)
+        assert [] == lines(stack, "breaker.opened")
+
+
 async def test_the_day_ends_at_its_last_recipient(folder: Path):
     """With `per_day = 5`, five of nine messages go, whichever worker sends them; the rest waits for midnight."""
     async with Receiver() as receiver, running(folder, receiver, agent="per_day = 5") as stack:
@@ -169,6 +230,13 @@ async def test_the_day_ends_at_its_last_recipient(folder: Path):
         assert calls["claim"] <= 15, calls
         states = [(await stack.get(message_id))["state"] for message_id in ids]
         assert {"sent": 5, "queued": 4} == {state: states.count(state) for state in set(states)}
+        # Whoever lost the race for the last place at its mark has kept its place in the queue.
+        ledger = Ledger(stack.redis.url)
+        try:
+            for message_id in (i for i, state in zip(ids, states, strict=True) if state == "queued"):
+                assert (await ledger.record(message_id)).next_at == await ledger.score(message_id)
+        finally:
+            await ledger.aclose()
 
 
 async def test_a_dead_first_channel_costs_the_second_nothing(folder: Path):

@@ -19,6 +19,7 @@ import aiohttp
 import pytest
 
 from postroom.dev.merged import serve_merged
+from postroom.ledger.operating import Act, Filter
 from tests.service.conftest import ADMIN_TOKEN, Api, in_ledger
 from tests.stack import ROOT, TOKEN, free_port, sample
 
@@ -37,6 +38,7 @@ ROUTES = [
     ("GET", "/admin/changes"),
     ("GET", "/admin/balance"),
     ("GET", "/admin/no-such"),
+    ("GET", "/admin"),
 ]
 
 
@@ -447,6 +449,61 @@ async def both_in_doubt(ledger):
     return await wait_in_doubt(ledger, "ad")
 
 
+@pytest.mark.parametrize(
+    ("method", "path"), [r for r in ROUTES if r[1] not in ("/admin", "/admin/no-such", "/admin/changes")]
+)
+def test_an_unknown_query_parameter_is_refused(api, method, path):
+    """Nothing is ignored: an act without the filter that was meant is another act."""
+    status, document, _ = ask(api, method, f"{path}?agent=orders", {} if method == "POST" else None)
+    assert (400, "bad_request") == (status, document["code"])
+
+
+@pytest.mark.parametrize("path", ["/admin", "/admin/", "/admin/no/such?x=1"])
+def test_what_is_not_there_is_a_problem(api, path):
+    """Any path below /admin, and itself, answers with a document."""
+    status, document, fields = ask(api, "GET", path)
+    assert (404, "not_found", "application/problem+json") == (
+        status,
+        document["code"],
+        fields["content-type"].partition(";")[0],
+    )
+
+
+@pytest.mark.parametrize(
+    ("body", "pointer", "told"),
+    [
+        ({"reason": "x", "for": "soon"}, "/for", "must be a duration such as 90s, 10min, 2h or 1.5d"),
+        ({"reason": "x", "for": 5}, "/for", "expected `str | null`, got `int`"),
+    ],
+)
+def test_what_is_expected_is_said_in_words(api, body, pointer, told):
+    """A pattern is for machines."""
+    document = ask(api, "POST", "/admin/agents/orders/pause", body)[1]
+    assert [{"pointer": pointer, "detail": told}] == document["errors"]
+
+
+def test_what_a_person_has_to_release_is_counted(api):
+    """`agents` and `queue` tell held mail, so that nobody forgets it."""
+
+    async def hold(ledger):
+        for _ in range(3):
+            await ledger.accept(agent="held")
+        act = Act(id=uuid.uuid4().hex, verb="pause", wanted=Filter(), who="ada", reason="x")
+        return [found async for found in ledger.operating.act(act, "held")]
+
+    in_ledger(api, hold)
+    (row,) = [row for row in ask(api, "GET", "/admin/agents")[1]["agents"] if row["agent"] == "held"]
+    assert (3, 0, 3, False) == (row["waiting"], row["due"], row["held"], row["held_is_least"])
+    (row,) = [row for row in ask(api, "GET", "/admin/queue")[1]["queues"] if row["agent"] == "held"]
+    assert 3 == row["held"]
+    for words in (("agents",), ("queue",)):
+        shown = run_cli(api, *words)[1].splitlines()
+        column = shown[0].index("HELD")
+        (line,) = [line for line in shown if line.startswith("held ")]
+        assert "3" == line[column : column + 4].strip()
+    act(api, "cancel", {"agent": "held"})
+
+
 def test_the_queue_shows_what_waits(api):
     """As `postroom queue`."""
     accept(api)
@@ -588,7 +645,8 @@ def test_looks_over_the_port_need_no_configuration(api, tmp_path):
 
 def test_the_command_line_proves_conservation(api):
     """Status 0 where all fits; 1 with the id where not, until it is mended."""
-    assert 0 == run_cli(api, "ledger", "check", "--quick")[0]
+    status, shown, _ = run_cli(api, "ledger", "check", "--quick")
+    assert (0, True, False) == (status, "The sums agree" in shown, "accounted for." in shown)
 
     async def damage(ledger):
         offer = await ledger.accept(agent="damaged")
@@ -619,18 +677,11 @@ def _prefix(agent):
         (("agents",), TOKEN, "lacks the scope admin"),
         (("agents", "--admin-url", "http://127.0.0.1:1"), ADMIN_TOKEN, "nothing answers at"),
         (("agents", "--admin-url", "ftp://x"), ADMIN_TOKEN, "must be an address"),
-        (("pause", "orders"), ADMIN_TOKEN, "--reason"),
         (("pause", "nobody", "--reason", "x"), ADMIN_TOKEN, "No agent has this name"),
-        (("pause", "orders", "--reason", "x", "--for", "soon"), ADMIN_TOKEN, "/for"),
-        (("pause", "orders", "--template", "x", "--reason", "x"), ADMIN_TOKEN, "either a name or a filter"),
-        (("cancel",), ADMIN_TOKEN, "say which messages"),
-        (("cancel", "--accepted-before", "noon"), ADMIN_TOKEN, "--accepted-before takes"),
-        (("cancel", "what"), ADMIN_TOKEN, "not the id of a message"),
-        (("agents", "prefer", "orders"), ADMIN_TOKEN, "either --channel NAME"),
+        (("pause", "orders", "--reason", "x", "--for", "soon"), ADMIN_TOKEN, "/for must be a duration such as 90s"),
         (("changes", "--since", "noon"), ADMIN_TOKEN, "/since"),
         (("queue",), TOKEN, "lacks the scope admin"),
         (("queue", "--admin-url", "http://127.0.0.1:1"), ADMIN_TOKEN, "nothing answers at"),
-        (("why", "what"), ADMIN_TOKEN, "not the id of a message"),
         (("cancel", "--all", "--accepted-before", "999999999d"), ADMIN_TOKEN, "/filter/accepted_before"),
         (("pause", "--all", "--reason", "x" * 65), ADMIN_TOKEN, "64 bytes of UTF-8"),
     ],
@@ -640,6 +691,27 @@ def test_the_command_line_says_what_is_wrong(api, words, token, told):
     status, _, error = run_cli(api, *words, token=token)
     assert (1, True) == (status, told in error), error
     assert "Traceback" not in error
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("pause", "orders"), "--reason"),
+        (("pause", "orders", "--template", "x", "--reason", "x"), "either a name or a filter"),
+        (("cancel",), "say which messages"),
+        (("cancel", "--accepted-before", "noon"), "--accepted-before takes"),
+        (("cancel", "what"), "not the id of a message"),
+        (("agents", "prefer", "orders"), "either --channel NAME"),
+        (("why", "what"), "not the id of a message"),
+        (("pause", "--agent", "orders", "--reason", "x", "--for", "1h", "--yes"), "--for is of an agent's pause"),
+    ],
+)  # fmt: skip
+def test_wrong_usage_is_told_apart(api, words, told):
+    """Status 2, as for an unknown option: nobody was asked, and nothing was done."""
+    waiting = accept(api)
+    status, _, error = run_cli(api, *words)
+    assert (2, True) == (status, told in error), error
+    assert get(api, waiting)["reason"]["code"] != "held"
 
 
 async def test_the_development_run_passes_the_admin_routes_on(api):

@@ -25,7 +25,7 @@ from workers.channels.seam import Check
 from workers.channels.smtp_dial import in_words
 
 MAX_ANSWER = 256 * 1024
-MAX_RETRY_AFTER = 3600.0
+MAX_RETRY_AFTER = 24 * 3600.0
 KEEPALIVE = 5.0  # longer invites the race with the provider closing first, which looks ambiguous
 DNS_TTL = 60  # seconds a looked-up address serves
 STREAM_FROM = 1024 * 1024  # a larger body goes out in pieces, so that the event loop breathes between them
@@ -171,11 +171,11 @@ def connect_fault(text: str) -> ChannelFault:
 
 
 def parse_retry_after(value: str | None, now: float) -> float | None:
-    """Return the seconds to wait, from either form of the header (RFC 9110, 10.2.3), at most an hour."""
+    """Return the seconds to wait, from either form of the header (RFC 9110, 10.2.3), at most a day."""
     if value is None:
         return None
     value = value.strip()
-    if re.fullmatch(r"[0-9]{1,9}", value):
+    if re.fullmatch(r"[0-9]+", value):
         return min(float(value), MAX_RETRY_AFTER)
     until = _read_date(value)
     return None if until is None else min(max(until - now, 0.0), MAX_RETRY_AFTER)

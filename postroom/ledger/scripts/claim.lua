@@ -138,10 +138,9 @@ local function look_at(id, queue)
     local m = load(id)
     if not m then redis.call('ZREM', queue, id) return true end
     if m.state == 'sending' then recover(m, queue) return true end
-    if m.superseded then
-        end_superseded(m)
-        if aggregate(m.recipients) ~= 'queued' then finish_here(m, aggregate(m.recipients)) return true end
-    end
+    if m.superseded then end_superseded(m) end
+    -- Nobody is left to be written to: those it was written to meanwhile, or a record that was meddled with.
+    if not string.find(m.recipients, '[qr]') then finish_here(m, aggregate(m.recipients)) return true end
     if time_is_up(m, halt, now) then
         m.recipients = end_waiting(m.recipients, 'x')
         finish_here(m, aggregate(m.recipients))
