@@ -23,6 +23,7 @@ NAMES = (
     "expire",
     "lapse",
     "depth",
+    "held",
     "pause",
     "resume",
     "prefer",
