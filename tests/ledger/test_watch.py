@@ -234,8 +234,8 @@ async def test_what_is_held_is_counted_among_what_is_not_due(ledger):
     found = {row.priority: (row.waiting, row.due, row.held) for row in await ledger.watch.depth_and_held()}
     assert {"high": (3, 0, 2), "bulk": (1, 0, 1), "normal": (1, 1, 0)} == found
     assert {0} == {row.held for row in await ledger.watch.depth()}
-    pipe = ledger.client.pipeline(transaction=False)
+    pipe, later = ledger.client.pipeline(transaction=False), await ledger.now() + 60_000
     for n in range(HELD_LOOKED_AT):
-        pipe.zadd(queue_key(AGENT, "h"), {f"orders-{n}": await ledger.now() + 1000 + n})
+        pipe.zadd(queue_key(AGENT, "h"), {f"orders-{n}": later + n})
     await pipe.execute()
     assert [True] == [r.held_is_least for r in await ledger.watch.depth_and_held() if r.priority == "high"]
