@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Mapping
 
-from postroom.errors import PostroomError
+from postroom.errors import UsageError
 
 
 def add_label_option(parser: argparse.ArgumentParser) -> None:
@@ -23,7 +23,7 @@ def read_labels(options: argparse.Namespace) -> dict[str, str]:
     for given in options.label:
         name, sign, value = given.partition("=")
         if not sign or not name:
-            raise PostroomError("--label must be NAME=VALUE")
+            raise UsageError("--label must be NAME=VALUE")
         wanted[name] = value
     return wanted
 

@@ -12,7 +12,9 @@ A_DURATION = {"expected": "a duration such as 90s, 10min, 2h or 1.5d"}
 Name = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9-]{0,31}\Z", extra=A_NAME)]
 Rate = Annotated[str, Meta(pattern=r"^[1-9][0-9]{0,8}/(s|min|h)\Z", extra=A_RATE)]
 Duration = Annotated[str, Meta(pattern=r"^[0-9]{1,9}(\.[0-9]{1,3})?(ms|s|m|min|h|d)\Z", extra=A_DURATION)]
-Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
+A_DIGEST = {"expected": "64 hex digits in lower case, as `postroom token new` prints them"}
+AN_ID = {"expected": "1 to 32 of A-Z, a-z, 0-9, _ and -"}
+Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z", extra=A_DIGEST)]
 Priority = Literal["high", "normal", "bulk"]
 RetryProfile = Literal["interactive", "standard"]
 OnAmbiguous = Literal["retry", "hold"]
@@ -123,7 +125,7 @@ class Agent(Strict, frozen=True, rename={"sender": "from"}):
 class Token(Strict, frozen=True):
     """A caller's bearer token, by its digest. Times are RFC 3339."""
 
-    id: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,32}\Z")]
+    id: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,32}\Z", extra=AN_ID)]
     sha256: Sha256  # of the whole token, as `postroom token new` prints it
     scopes: tuple[Scope, ...] = ("send", "read")
     not_before: str | None = None
@@ -194,7 +196,7 @@ class Breaker(Strict, frozen=True):
 class Config(Strict, frozen=True):
     """The whole file."""
 
-    environment: Annotated[str, Meta(pattern=r"^[a-z][a-z0-9-]{0,31}\Z")] = "production"
+    environment: Name = "production"
     redis: Redis = Redis()
     retention: Retention = Retention()
     files: Files = Files()
