@@ -59,11 +59,11 @@ tokens = [{ id = "k", sha256 = "short" }]
 """
 BAD_PLACES = [
     "/colour: unknown field",
-    "/agents/orders/rate: expected",
+    "/agents/orders/rate: must be a rate such as 50/s",
     "/agents/orders/channels/0/password: give a secret by reference",
     "/agents/orders/channels/1/token: environment variable PR_TEST_NOT_SET is not set",
     "/callers/shop/agents/1: expected `str`, got `int`",
-    "/callers/shop/tokens/0/sha256: expected",
+    "/callers/shop/tokens/0/sha256: must be 64 hex digits",
 ]
 
 
