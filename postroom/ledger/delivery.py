@@ -220,9 +220,7 @@ class Delivery:
         agent = agent_of(message_id)
         midnights = " ".join(map(str, pace.midnights))
         return int(
-            await self._call(
-                "advance", agent, message_id, fence, known, channel, self.lease_ms, pace.per_day, midnights
-            )
+            await self._call("advance", agent, message_id, fence, known, channel, pace.per_day, midnights)
         )
 
     async def finish(self, finish: Finish, limits: Limits, *, narrowed: bool = True) -> Finished | None:
