@@ -1,11 +1,15 @@
 """Every metric by name. Labels are bounded: never a recipient, an id, a ref or anybody's text."""
 
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.registry import Collector
 
 from postroom import __version__
+from postroom.config.change import Change
 from postroom.config.rules import read_time
 from postroom.config.structs import Config
 from postroom.shared_metrics import SharedMetrics
@@ -22,7 +26,7 @@ disable_created_metrics()  # type: ignore[no-untyped-call]
 class Children(dict[tuple[Any, ...], Any]):
     """The children of a metric by their labels, for what is counted with every message.
 
-    `children[labels]` is `metric.labels(*labels)` at a tenth of its cost, and is never removed from it.
+    `children[labels]` is `metric.labels(*labels)` at a tenth of its cost.
     """
 
     def __init__(self, metric: Counter | Histogram) -> None:
@@ -32,6 +36,34 @@ class Children(dict[tuple[Any, ...], Any]):
     def __missing__(self, labels: tuple[Any, ...]) -> Any:
         child = self[labels] = self._metric.labels(*labels)
         return child
+
+    def forget(self, first: str) -> None:
+        """Forget the children whose first label is this one, for they are removed from the metric."""
+        for labels in [labels for labels in self if labels[0] == first]:
+            del self[labels]
+
+
+class Sums(Collector):
+    """A counter that adds up seconds by labels with every message: `sums.by[labels] += seconds`.
+
+    A dict, for it costs a tenth of a Counter; one thread adds and is scraped, that of the event loop.
+    """
+
+    def __init__(self, name: str, text: str, labels: tuple[str, ...], registry: CollectorRegistry) -> None:
+        self._name, self._text, self._labelnames = name, text, labels
+        self.by: defaultdict[tuple[str, ...], float] = defaultdict(float)
+        registry.register(self)
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        """Tell every sum."""
+        family = CounterMetricFamily(self._name, self._text, labels=self._labelnames)
+        for labels, value in self.by.items():
+            family.add_metric(labels, value)
+        yield family
+
+    def describe(self) -> Iterator[CounterMetricFamily]:
+        """Tell the name alone."""
+        yield CounterMetricFamily(self._name, self._text, labels=self._labelnames)
 
 
 class PipeMetrics:
@@ -98,6 +130,19 @@ class EdgeMetrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         _build_info(registry)
+        self._count_requests(registry)
+        self._count_messages(registry)
+        self.redis_up = _redis_up(registry)
+        self.pipes = PipeMetrics(registry)
+        self.shared = SharedMetrics(registry)
+        self.config = ConfigMetrics(registry)
+
+    def apply(self, change: Change) -> None:
+        """Drop every series of the agents that are configured no longer."""
+        for agent in change.removed:
+            _forget(agent, self.accepted, self.cancelled, self.finished, self.storm_braked)
+
+    def _count_requests(self, registry: CollectorRegistry) -> None:
         self.requests = Counter(
             "postroom_http_requests", "Requests by route template.", ("route", "method", "status"),
             registry=registry,
@@ -110,6 +155,8 @@ class EdgeMetrics:
         self.auth_failures = Counter(
             "postroom_auth_failures", "Requests without a valid token.", ("reason",), registry=registry
         )
+
+    def _count_messages(self, registry: CollectorRegistry) -> None:
         self.accepted = Counter(
             "postroom_messages_accepted", "Messages recorded.", ("caller", "agent", "priority"),
             registry=registry,
@@ -133,10 +180,6 @@ class EdgeMetrics:
         self.storm_braked = Counter(
             "postroom_storm_braked", "Messages held by the storm brake.", ("agent",), registry=registry
         )
-        self.redis_up = _redis_up(registry)
-        self.pipes = PipeMetrics(registry)
-        self.shared = SharedMetrics(registry)
-        self.config = ConfigMetrics(registry)
 
 
 class CarrierMetrics:
@@ -144,18 +187,36 @@ class CarrierMetrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         _build_info(registry)
+        self._count_mail(registry)
+        self._count_ways(registry)
+        self._count_work(registry)
+        self.redis_up = _redis_up(registry)
+        self.pipes = PipeMetrics(registry)
+        self.shared = SharedMetrics(registry)
+        self.config = ConfigMetrics(registry)
+
+    def _count_mail(self, registry: CollectorRegistry) -> None:
+        """Attempts and ends. A histogram has no agent: a thousand of them would have a hundred thousand series."""
         self.attempts = Counter(
             "postroom_attempts", "Attempts by the worst outcome among their recipients.",
             ("agent", "channel", "outcome", "reply_class"), registry=registry,
         )  # fmt: skip
         self.attempt_seconds = Histogram(
-            "postroom_attempt_duration_seconds", "Time of an attempt.", ("agent", "channel"),
+            "postroom_attempt_duration_seconds", "Time of an attempt, by kind of channel.", ("kind",),
             buckets=ATTEMPT_BUCKETS, registry=registry,
+        )  # fmt: skip
+        self.busy_seconds = Sums(
+            "postroom_channel_busy_seconds", "Time of all attempts over a channel, summed up.",
+            ("agent", "channel"), registry,
         )  # fmt: skip
         self.finished = _finished(registry)
         self.latency = Histogram(
-            "postroom_message_latency_seconds", "From accepted to sent.", ("agent", "priority"),
+            "postroom_message_latency_seconds", "From accepted to sent.", ("retry_profile", "priority"),
             buckets=LATENCY_BUCKETS, registry=registry,
+        )  # fmt: skip
+        self.sent_age = Sums(
+            "postroom_sent_age_seconds", "From accepted to sent, summed up over the sent messages of an agent.",
+            ("agent",), registry,
         )  # fmt: skip
         self.ambiguous = Counter(
             "postroom_ambiguous_outcomes", "Attempts whose fate is unknown.", ("agent",), registry=registry
@@ -168,10 +229,23 @@ class CarrierMetrics:
             "postroom_fence_rejections", "Steps refused for want of a current fence.", ("step",),
             registry=registry,
         )  # fmt: skip
-        self.swept = Counter(
-            "postroom_sweeper_rearmed", "Agents rung for by the sweep; about 0 in quiet weather.",
-            registry=registry,
+        self.render_failures = Counter(
+            "postroom_render_failures", "Accepted messages that could not be rendered or composed.",
+            ("template", "reason"), registry=registry,
         )  # fmt: skip
+
+    def forget(self, agent: str) -> None:
+        """Drop every series of an agent that is no longer configured."""
+        _forget(
+            agent, self.attempts, self.finished, self.ambiguous, self.lapsed, self.channel_up, self.channel_faults,
+            self.channel_switches, self.paced,
+        )  # fmt: skip
+        for sums in (self.busy_seconds, self.sent_age):
+            for labels in [labels for labels in sums.by if labels[0] == agent]:
+                del sums.by[labels]
+
+    def _count_ways(self, registry: CollectorRegistry) -> None:
+        """Channels, and what holds mail up."""
         self.channel_up = Gauge(
             "postroom_channel_up", "1 after a connection was made, 0 after a fault.", ("agent", "channel"),
             registry=registry,
@@ -179,13 +253,20 @@ class CarrierMetrics:
         self.channel_faults = Counter(
             "postroom_channel_faults", "Faults of channels.", ("agent", "channel", "cause"), registry=registry
         )
+        self.channel_switches = Counter(
+            "postroom_channel_switches", "Times that mail went on over a later channel, because one stood still.",
+            ("agent", "instead_of", "channel"), registry=registry,
+        )  # fmt: skip
         self.paced = Counter(
             "postroom_paced_claims", "Looks at an agent's queue that its rate let nothing through at.",
             ("agent",), registry=registry,
         )  # fmt: skip
-        self.channel_switches = Counter(
-            "postroom_channel_switches", "Times that mail went on over a later channel, because one stood still.",
-            ("agent", "instead_of", "channel"), registry=registry,
+
+    def _count_work(self, registry: CollectorRegistry) -> None:
+        """Rounds, lanes and the sweep of this process."""
+        self.swept = Counter(
+            "postroom_sweeper_rearmed", "Agents rung for by the sweep; about 0 in quiet weather.",
+            registry=registry,
         )  # fmt: skip
         self.rounds = Counter("postroom_rounds", "Rounds begun by this process.", registry=registry)
         self.rounds_running = Gauge(
@@ -198,14 +279,11 @@ class CarrierMetrics:
         self.redis_errors = Counter(
             "postroom_redis_errors", "Failed calls of the ledger.", ("kind",), registry=registry
         )
-        self.render_failures = Counter(
-            "postroom_render_failures", "Accepted messages that could not be rendered or composed.",
-            ("template", "reason"), registry=registry,
-        )  # fmt: skip
-        self.redis_up = _redis_up(registry)
-        self.pipes = PipeMetrics(registry)
-        self.shared = SharedMetrics(registry)
-        self.config = ConfigMetrics(registry)
+
+
+def _forget(agent: str, *metrics: Counter | Gauge) -> None:
+    for metric in metrics:
+        metric.remove_by_labels({"agent": agent})
 
 
 def _finished(registry: CollectorRegistry) -> Counter:

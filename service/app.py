@@ -52,6 +52,7 @@ def build_app(settings: Settings, live: LiveConfig, templates: TemplateSet) -> E
     authenticator = Authenticator(live.current)
     live.subscribe(authenticator.apply)
     operator = OperatorDesk(desk, live, metrics, log)
+    live.subscribe(metrics.apply)
     live.subscribe(lambda _: desk.notes("config.reloaded", service="api", config_hash=live.digest))
 
     @asynccontextmanager

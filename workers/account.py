@@ -8,6 +8,7 @@ from postroom.metrics import CarrierMetrics, Children
 from postroom.origin import trace_id_of
 from postroom.states import State
 from workers.attempt import Ended
+from workers.channels.seam import Way
 from workers.stages import Stages
 
 
@@ -21,6 +22,12 @@ class Account:
         self._attempt_seconds = Children(metrics.attempt_seconds)
         self._finished = Children(metrics.finished)
         self._latency = Children(metrics.latency)
+
+    def forget(self, agent: str) -> None:
+        """Drop what was counted of an agent that is no longer configured."""
+        self._attempts.forget(agent)
+        self._finished.forget(agent)
+        self.metrics.forget(agent)
 
     def claim(self, agent: str, claim: Claim) -> None:
         """Tell what a claim found out by itself: messages that ended, and leases that had run out."""
@@ -47,7 +54,7 @@ class Account:
         )
 
     def attempt(
-        self, message: Claimed, ended: Ended, channel: str, finished: Finished | None, stages: Stages
+        self, message: Claimed, ended: Ended, way: Way, finished: Finished | None, stages: Stages
     ) -> None:
         """Tell of a finished attempt, and of the message's end where it was one; None: it was somebody else's."""
         if finished is None:
@@ -56,13 +63,13 @@ class Account:
                 "fence.rejected",
                 agent=message.agent,
                 message_id=message.id,
-                channel=channel,
+                channel=way.channel,
                 n=message.attempts + 1,
                 step="finish",
                 outcome=ended.outcome,
             )
             return
-        self._count(message, ended, channel, finished)
+        self._count(message, ended, way, finished)
         request_id, traceparent, accept_us = _origin_of(message)
         last = finished.next_in_ms is None
         event = f"message.{finished.state}" if last else f"attempt.{ended.outcome}"
@@ -75,7 +82,7 @@ class Account:
             trace_id=trace_id_of(request_id, traceparent),
             caller=message.caller,
             agent=message.agent,
-            channel=channel,
+            channel=way.channel,
             template=message.template or None,
             priority=message.priority,
             attempts=message.attempts + 1,
@@ -92,10 +99,12 @@ class Account:
             **stages.to_ms(accept_us=accept_us, age_ms=finished.age_ms),
         )
 
-    def _count(self, message: Claimed, ended: Ended, channel: str, finished: Finished) -> None:
+    def _count(self, message: Claimed, ended: Ended, way: Way, finished: Finished) -> None:
         reply_class = f"{ended.reply_code // 100}xx" if ended.reply_code else "none"
-        self._attempts[message.agent, channel, ended.outcome, reply_class].inc()
-        self._attempt_seconds[message.agent, channel].observe(ended.ms / 1000)
+        self._attempts[message.agent, way.channel, ended.outcome, reply_class].inc()
+        seconds = ended.ms / 1000
+        self._attempt_seconds[(way.kind,)].observe(seconds)
+        self.metrics.busy_seconds.by[message.agent, way.channel] += seconds
         if ended.ambiguous:
             self.metrics.ambiguous.labels(message.agent).inc()
         if ended.defect is not None:
@@ -103,7 +112,9 @@ class Account:
         if finished.next_in_ms is None:
             self._finished[message.agent, message.priority, finished.state].inc()
         if finished.state == State.SENT:
-            self._latency[message.agent, message.priority].observe(finished.age_ms / 1000)
+            age = finished.age_ms / 1000
+            self._latency[message.retry_profile, message.priority].observe(age)
+            self.metrics.sent_age.by[(message.agent,)] += age
 
 
 def _origin_of(message: Claimed) -> tuple[str, str, int]:

@@ -128,7 +128,7 @@ class Carrier:
         """Make one attempt (`workers.attempt`)."""
         return await self._attempt(message, way, round_.config.bounce_address, round_.limits.pace, stages)
 
-    def settle(self, message: Claimed, ended: Ended, channel: str, round_: Round, stages: Stages) -> None:
+    def settle(self, message: Claimed, ended: Ended, way: Way, round_: Round, stages: Stages) -> None:
         """Put an outcome on its way into the ledger; what becomes of the message is told when it is there."""
         put_at = time.perf_counter()
 
@@ -136,10 +136,10 @@ class Carrier:
             reach("after_finish")
             self.holdings.drop(message.agent, message.id)
             if finished is not None and (finished.guarded or finished.slow):
-                self._spawn(self._stop_for_all(round_.ways, ended, channel, refused=finished.guarded))
+                self._spawn(self._stop_for_all(round_.ways, ended, way.channel, refused=finished.guarded))
             if finished is None or not finished.guarded:
                 stages.finish = time.perf_counter() - put_at
-                self.account.attempt(message, ended, channel, finished, stages)
+                self.account.attempt(message, ended, way, finished, stages)
 
         reach("before_finish")
         self.outbox.put(ended.finish, round_.limits, written, narrowed=round_.narrowed)

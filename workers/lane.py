@@ -166,7 +166,7 @@ class Lane:
                     met_fault = message.id
                     break
                 # From here on the message has an outcome: whatever else goes wrong, it is not given back.
-                self._carrier.settle(message, ended, way.channel, self._round, stages)
+                self._carrier.settle(message, ended, way, self._round, stages)
                 done += 1
                 await self._go_on(ended, way)
         finally:

@@ -5,7 +5,7 @@ import time
 
 from structlog.typing import FilteringBoundLogger
 
-from postroom.config.structs import Agent, Breaker
+from postroom.config.structs import Agent, Breaker, kind_of
 from postroom.config.units import milliseconds
 from postroom.ledger.changes import Notes
 from postroom.ledger.delivery import Delivery, Stop
@@ -55,6 +55,7 @@ class Ways:
         self._channels: tuple[Channel, ...] = open_channels(
             agent, lambda channel: reading.provider_keys(name, channel)
         )
+        self._kinds = {channel.name: kind_of(channel) for channel in agent.channels}
         self._delivery = delivery
         self._reading = reading
         self._notes = notes
@@ -97,7 +98,9 @@ class Ways:
             if not isinstance(connected, ChannelFault):
                 self._metrics.channel_up.labels(self._name, channel.name).set(1)
                 self._note_way(channel.name)
-                return Way(channel.name, connected, time.monotonic() - started)
+                return Way(
+                    channel.name, self._kinds[channel.name], connected, time.monotonic() - started
+                )
             slow = time.monotonic() - started >= SLOW_SECONDS
             await self.stop(channel.name, connected, at_once=slow or None)
         return None

@@ -166,10 +166,19 @@ def mail() -> list[dict[str, Any]]:
             unit="s",
         ),
         graph(
-            "From accepted to sent", "Quantiles of all messages that were sent.",
+            "From accepted to sent", "Quantiles by retry profile, of all agents; waiting for `send_at` is in it.",
             *(
-                (f"histogram_quantile({q}, sum by (le) (rate(postroom_message_latency_seconds_bucket{{{AGENT}}}[$__rate_interval])))", f"p{q * 100:g}")
+                (f"histogram_quantile({q}, sum by (retry_profile, le) (rate(postroom_message_latency_seconds_bucket{{{NS}}}[$__rate_interval])))", f"{{{{retry_profile}}}} p{q * 100:g}")
                 for q in (0.5, 0.95, 0.99)
+            ),
+            unit="s",
+        ),
+        graph(
+            "From accepted to sent, by agent", "The mean of each agent's sent messages: the ten slowest.",
+            (
+                f"topk(10, sum by (agent) (rate(postroom_sent_age_seconds_total{{{AGENT}}}[$__rate_interval]))"
+                f' / sum by (agent) (rate(postroom_messages_finished_total{{{AGENT},state="sent"}}[$__rate_interval])))',
+                "{{agent}}",
             ),
             unit="s",
         ),
@@ -190,9 +199,25 @@ def channels() -> list[dict[str, Any]]:
             unit="ops",
         ),
         graph(
-            "Time of an attempt, p95", "By agent and channel. Connecting is not in it.",
-            (f"histogram_quantile(0.95, sum by (agent, channel, le) (rate(postroom_attempt_duration_seconds_bucket{{{AGENT}}}[$__rate_interval])))", "{{agent}}/{{channel}}"),
+            "Time of an attempt, by channel", "The mean of each agent's channels: the ten slowest. Connecting is not in it.",
+            (
+                f"topk(10, sum by (agent, channel) (rate(postroom_channel_busy_seconds_total{{{AGENT}}}[$__rate_interval]))"
+                f" / sum by (agent, channel) (rate(postroom_attempts_total{{{AGENT}}}[$__rate_interval])))",
+                "{{agent}}/{{channel}}",
+            ),
             unit="s",
+        ),
+        graph(
+            "Time of an attempt", "Quantiles by kind of channel, of all agents.",
+            *(
+                (f"histogram_quantile({q}, sum by (kind, le) (rate(postroom_attempt_duration_seconds_bucket{{{NS}}}[$__rate_interval])))", f"{{{{kind}}}} p{q * 100:g}")
+                for q in (0.5, 0.95)
+            ),
+            unit="s",
+        ),
+        graph(
+            "Connections in use", "The mean number at work over each channel: at its agent's `connections`, those are what it waits for. The ten busiest.",
+            (f"topk(10, sum by (agent, channel) (rate(postroom_channel_busy_seconds_total{{{AGENT}}}[$__rate_interval])))", "{{agent}}/{{channel}}"),
         ),
         graph(
             "Faults of channels", "By cause: connect, auth, quota, throttle, policy.",
@@ -271,30 +296,6 @@ def house() -> list[dict[str, Any]]:
 
 def dashboard() -> dict[str, Any]:
     """Return the whole dashboard."""
-    panels: list[dict[str, Any]] = []
-    y = 0
-    rows = (
-        ("", questions()),
-        ("Mail", mail()),
-        ("Channels", channels()),
-        ("API", api()),
-        ("Workers and Redis", house()),
-    )
-    for title, row in rows:
-        if title:
-            panels.append(
-                {"type": "row", "title": title, "collapsed": False, "panels": [], "id": len(panels) + 1,
-                 "gridPos": {"x": 0, "y": y, "w": WIDTH, "h": 1}}
-            )  # fmt: skip
-            y += 1
-        x = 0
-        for one in row:
-            w, h = one.pop("size")
-            if x + w > WIDTH:
-                x, y = 0, y + h
-            panels.append(one | {"id": len(panels) + 1, "gridPos": {"x": x, "y": y, "w": w, "h": h}})
-            x += w
-        y += h
     return {
         "uid": "postroom",
         "title": "Postroom",
@@ -323,8 +324,37 @@ def dashboard() -> dict[str, Any]:
                 }
             ]
         },
-        "panels": panels,
+        "panels": _laid_out(
+            ("", questions()),
+            ("Mail", mail()),
+            ("Channels", channels()),
+            ("API", api()),
+            ("Workers and Redis", house()),
+        ),
     }
+
+
+def _laid_out(*rows: tuple[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Return the panels at their places: rows below each other, under their titles, as wide as the grid."""
+    panels: list[dict[str, Any]] = []
+    y = 0
+
+    def place(one: dict[str, Any], x: int, w: int, h: int) -> None:
+        panels.append(one | {"id": len(panels) + 1, "gridPos": {"x": x, "y": y, "w": w, "h": h}})
+
+    for title, row in rows:
+        if title:
+            place({"type": "row", "title": title, "collapsed": False, "panels": []}, 0, WIDTH, 1)
+            y += 1
+        x = h = 0
+        for one in row:
+            w, h = one.pop("size")
+            if x + w > WIDTH:
+                x, y = 0, y + h
+            place(one, x, w, h)
+            x += w
+        y += h
+    return panels
 
 
 def _variable(name: str, query: str) -> dict[str, Any]:

@@ -84,6 +84,11 @@ class PostmarkChannel(Strict, frozen=True, tag="postmark", tag_field="kind"):
 ChannelConfig = SmtpChannel | ZeptomailChannel | PostmarkChannel
 
 
+def kind_of(channel: ChannelConfig) -> str:
+    """Return the `kind` that the file calls a channel by."""
+    return str(type(channel).__struct_config__.tag)
+
+
 class From(Strict, frozen=True):
     """The author an agent writes as, unless a message names another of the agent's domains."""
 

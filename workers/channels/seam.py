@@ -107,8 +107,9 @@ class Channel(Protocol):
 
 
 class Way(Struct):
-    """A ready connection and the name of its channel."""
+    """A ready connection, and the name and kind of its channel."""
 
     channel: str
+    kind: str
     connection: Connection
     opened_in: float = 0.0  # seconds, until its first message has been charged with them
