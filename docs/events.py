@@ -24,8 +24,10 @@ template and version, how many attempts, the last one's outcome and codes, and w
 | `submit_ms` | the channel, commit mark included |
 | `finish_ms` | until the outcome was in the ledger |
 
-All but `accept_ms` and `finish_ms` add up to `age_ms`, from accepted to ended; `ms` is the last attempt alone. An end that no attempt brought about
-(`message.expired`, `message.cancelled`, mostly) has `message_id`, `agent`, `state` and `age_ms`; its `message.accepted` line has the rest.
+All but `accept_ms` and `finish_ms` add up to `age_ms`, from accepted to ended; `ms` is the last attempt alone. An end that no attempt brought about has the same
+fields as far as there is something to say: `attempts` are those made before, `queue_ms` is its whole age, and `outcome` tells how it came to that: `expired`,
+`cancelled`, `superseded`, `ambiguous` (its worker did not come back from past the commit mark), `lost` (its content was gone), `settled`. `request_id` is that of the request that brought
+the message, `ended_by_request` that of the one that ended it.
 
 One message: `jq 'select(.message_id == "orders-01…")'`. One request, through both processes: `select(.request_id == "…")` (the header field `X-Request-Id`,
 in and out), or `trace_id`, which is that of the caller's `traceparent` where it sent a valid one.

@@ -27,7 +27,7 @@ _ATTEMPT = (
     f"{_WHOSE} attempts outcome phase reply_code enhanced_code provider_id defect state next_in_ms age_ms ms "
     "accept_ms queue_ms pacing_ms connect_ms render_ms compose_ms submit_ms finish_ms"
 )
-_CANCELLED = " request_id trace_id operator superseded_by"
+_CANCELLED = " operator superseded_by ended_by_request"
 _FAULT = "agent channel cause phase reply_code enhanced_code text again_in_ms"
 _ENDS = {
     State.SENT: "the channel took it for every recipient",
@@ -52,7 +52,7 @@ def _catalogue() -> tuple[Event, ...]:
         ),
         _event("message.accepted", "api", "info", "request_id trace_id caller agent message_id client_ref priority recipients template", "Recorded; its caller gets 202. `recipients` is a count."),
         _event("message.replayed", "api", "info", "request_id trace_id caller agent message_id client_ref", "A ref that was known, with the same content: 200."),
-        _event("message.resolved", "api", "info", "agent message_id state age_ms operator", "An operator settled what was in doubt of a message: it was sent."),
+        _event("message.resolved", "api", "info", _ATTEMPT + _CANCELLED, "An operator settled what was in doubt of a message: it was sent."),
         _event("file.kept", "api", "info", "request_id caller size new", "A file was uploaded; `new` is false where the same bytes were kept already."),
         _event("http.request", "api", "info", "request_id trace_id caller method route status code ms bytes", "All requests but probes. `code` is the problem's."),
         _event("storm.braked", "api", "warning", "agent caller template message_id", "The first message of a window that the storm brake holds."),

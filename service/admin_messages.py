@@ -9,7 +9,6 @@ from postroom.errors import Code, RefusedError
 from postroom.explain import moment
 from postroom.findings import Findings, find_why
 from postroom.ids import is_message_id
-from postroom.ledger.delivery import Ended
 from postroom.ledger.keys import agent_of
 from postroom.ledger.operating import Act, Position, Retried, Slice
 from postroom.ledger.resolved import Resolved
@@ -92,7 +91,7 @@ class MessageActs:
             return Acted(0, 0, at), False
         until, before = time.monotonic() + ACT_SECONDS, at.done
         async for found in self._desk.operating.act(act, agent, at.position):
-            self._desk.account(act.verb, found.ended)
+            self._desk.account(found.ended)
             if found.ring:
                 self._desk.ring(agent)
             at = _place_after(at, found)
@@ -122,7 +121,8 @@ class MessageActs:
         if resolved is None:
             raise _not_found()
         if resolved.by_us:
-            self._desk.account(verb, [Ended(message_id, resolved.state, resolved.priority, resolved.age_ms)])
+            if resolved.ended is not None:
+                self._desk.account([resolved.ended])
             await self._tell(call, body, verb)
         return Done(message_id, resolved.by_us, resolved.state, say(resolved))
 

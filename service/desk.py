@@ -1,7 +1,7 @@
 """The desk: what the routes work with, opened when the process starts and closed when it ends."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from arq.connections import ArqRedis
@@ -10,19 +10,19 @@ from structlog.typing import FilteringBoundLogger
 from postroom import rounds
 from postroom.config.structs import Config
 from postroom.config.units import milliseconds
+from postroom.ending import tell_end
 from postroom.errors import Code, RefusedError
 from postroom.heart import Heart
 from postroom.ledger.accept import Acceptance, Offer
 from postroom.ledger.changes import Journal, Notes
 from postroom.ledger.clients import end_tasks, open_pipe, reading_client
-from postroom.ledger.delivery import Ended
 from postroom.ledger.digests import Digests
+from postroom.ledger.ends import Ended
 from postroom.ledger.errors import LedgerUnavailableError, LedgerUnconfirmedError
 from postroom.ledger.files import Files
 from postroom.ledger.keys import agent_of
 from postroom.ledger.reading import Reading
 from postroom.ledger.record import Record
-from postroom.ledger.resolved import Resolved
 from postroom.ledger.watch import FULL_SHARE, Watch
 from postroom.library import publish_templates
 from postroom.metrics import EdgeMetrics
@@ -137,7 +137,8 @@ class Desk:
         if accepted.created.braked:
             self._account_braked(offer, first=accepted.created.storm_began)
         for ended in accepted.created.superseded:
-            self._account_ended(ended, log.info, superseded_by=offer.id)
+            self._count_end(ended)
+            tell_end(log.info, ended, superseded_by=offer.id, ended_by_request=origin.request_id)
 
     def _account_replay(self, record: Record | None, origin: Origin) -> None:
         assert record is not None
@@ -164,9 +165,8 @@ class Desk:
                 message_id=offer.id,
             )
 
-    def _account_ended(self, ended: Ended, tell: Callable[..., None], **more: str) -> None:
+    def _count_end(self, ended: Ended) -> None:
         self.metrics.finished.labels(agent_of(ended.id), ended.priority, ended.state).inc()
-        tell(f"message.{ended.state}", message_id=ended.id, state=ended.state, age_ms=ended.age_ms, **more)
 
     async def lapse(self, message_id: str) -> bool:
         """End a message whose time is up, as well as Redis lets us; True where this call ended it."""
@@ -176,24 +176,16 @@ class Desk:
             return False
         if ended is None:
             return False
-        self._account_ended(ended, self._log.warning, agent=agent_of(message_id))
+        self._count_end(ended)
+        tell_end(self._log.warning, ended)
         return True
 
-    def account_cancelled(self, caller: str, message_id: str, cancelled: Resolved, request_id: str) -> None:
+    def account_cancelled(self, ended: Ended, request_id: str) -> None:
         """Count and log a message that was called back, as what it ended: an earlier attempt may have reached some."""
-        agent = agent_of(message_id)
-        if cancelled.state == State.CANCELLED:
-            self.metrics.cancelled.labels(caller, agent).inc()
-        self.metrics.finished.labels(agent, cancelled.priority, cancelled.state).inc()
-        event = f"message.{cancelled.state}"
-        self._log.info(
-            event,
-            request_id=request_id,
-            caller=caller,
-            agent=agent,
-            message_id=message_id,
-            state=cancelled.state,
-        )
+        if ended.state == State.CANCELLED:
+            self.metrics.cancelled.labels(ended.caller, agent_of(ended.id)).inc()
+        self._count_end(ended)
+        tell_end(self._log.info, ended, ended_by_request=request_id)
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[None]:

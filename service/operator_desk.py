@@ -10,20 +10,19 @@ from structlog.typing import FilteringBoundLogger
 from postroom.config.live import LiveConfig
 from postroom.config.structs import Config
 from postroom.config.units import milliseconds
+from postroom.ending import tell_end
 from postroom.errors import Code, RefusedError
 from postroom.ledger.changes import Journal
 from postroom.ledger.clients import open_pipe
-from postroom.ledger.delivery import Ended
+from postroom.ledger.ends import Ended
 from postroom.ledger.keys import agent_of
 from postroom.ledger.operating import Operating
 from postroom.metrics import EdgeMetrics
-from postroom.states import WAITING
 from service.admin_edge import Call
 from service.desk import Desk
 
 LEDGER_SECONDS = 5.0
 WHO_LIMIT = 64
-RESOLVED = "resolve_sent"  # the verb that settles messages, which may have ended before
 
 
 class Told(Struct, frozen=True, kw_only=True):
@@ -120,16 +119,11 @@ class OperatorDesk:
         if kind:
             self.notes(kind, caller=identity.name, **msgspec.structs.asdict(told))
 
-    def account(self, verb: str, ended: Iterable[Ended]) -> None:
+    def account(self, ended: Iterable[Ended]) -> None:
         """Count and log messages that an operator's act has ended, or settled."""
         for one in ended:
-            agent = agent_of(one.id)
-            if one.state not in WAITING:
-                self._metrics.finished.labels(agent, one.priority, one.state).inc()
-            event = "message.resolved" if verb == RESOLVED else f"message.{one.state}"
-            self._log.info(
-                event, agent=agent, message_id=one.id, state=one.state, age_ms=one.age_ms, operator=True
-            )
+            self._metrics.finished.labels(agent_of(one.id), one.priority, one.state).inc()
+            tell_end(self._log.info, one, operator=True)
 
 
 def who_of(call: Call, as_user: str) -> str:

@@ -157,8 +157,8 @@ async def cancel_message(request: AnyRequest, message_id: FromPath[str]) -> Resp
     if not cancelled.by_us and cancelled.state != State.CANCELLED:
         detail = f"The message is {cancelled.state}: it can only be cancelled before it goes to the channel."
         raise RefusedError(Code.TOO_LATE, detail, message_id=message_id)
-    if cancelled.by_us:
-        desk.account_cancelled(identity.name, message_id, cancelled, request.scope["state"]["request_id"])
+    if cancelled.ended is not None:
+        desk.account_cancelled(cancelled.ended, request.scope["state"]["request_id"])
     stored = await _read_own(desk, identity, message_id)
     agent = identity.config.agents.get(stored.record.agent)
     return Response(_encode(view_message(stored, agent, desk.retention)), media_type=JSON)

@@ -2,8 +2,10 @@
 
 from structlog.typing import FilteringBoundLogger
 
+from postroom.ending import tell_end
 from postroom.ledger.delivery import Claim, Claimed, Finished
-from postroom.ledger.delivery import Ended as EndedByItself
+from postroom.ledger.ends import Ended as EndedByItself
+from postroom.ledger.keys import agent_of
 from postroom.metrics import CarrierMetrics, Children
 from postroom.origin import trace_id_of
 from postroom.states import State
@@ -32,7 +34,7 @@ class Account:
     def claim(self, agent: str, claim: Claim) -> None:
         """Tell what a claim found out by itself: messages that ended, and leases that had run out."""
         for ended in claim.ended:
-            self.ended(agent, ended)
+            self.ended(ended)
         for lapsed in claim.lapsed:
             self.metrics.lapsed.labels(agent, lapsed.phase or "claimed").inc()
             if lapsed.phase == "committing":
@@ -40,18 +42,10 @@ class Account:
                 self.metrics.attempts.labels(agent, lapsed.channel, "ambiguous", "none").inc()
             self.log.warning("lease.expired", agent=agent, message_id=lapsed.id, phase=lapsed.phase)
 
-    def ended(self, agent: str, ended: EndedByItself) -> None:
+    def ended(self, ended: EndedByItself) -> None:
         """Tell of a message that ended without an attempt."""
-        self.metrics.finished.labels(agent, ended.priority, ended.state).inc()
-        event = f"message.{ended.state}"
-        self.log.warning(
-            event,
-            agent=agent,
-            message_id=ended.id,
-            priority=ended.priority,
-            state=ended.state,
-            age_ms=ended.age_ms,
-        )
+        self.metrics.finished.labels(agent_of(ended.id), ended.priority, ended.state).inc()
+        tell_end(self.log.warning, ended)
 
     def attempt(
         self, message: Claimed, ended: Ended, way: Way, finished: Finished | None, stages: Stages

@@ -131,5 +131,5 @@ class Sweep:
         looked = (self._delivery.expire(p, self._cursors[p], EXPIRE_MOST) for p in range(PARTITIONS))
         for partition, (cursor, ended) in enumerate(await asyncio.gather(*looked)):
             self._cursors[partition] = cursor
-            for agent, message in ended:
-                self._carrier.account.ended(agent, message)
+            for message in ended:
+                self._carrier.account.ended(message)

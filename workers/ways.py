@@ -98,9 +98,7 @@ class Ways:
             if not isinstance(connected, ChannelFault):
                 self._metrics.channel_up.labels(self._name, channel.name).set(1)
                 self._note_way(channel.name)
-                return Way(
-                    channel.name, self._kinds[channel.name], connected, time.monotonic() - started
-                )
+                return Way(channel.name, self._kinds[channel.name], connected, time.monotonic() - started)
             slow = time.monotonic() - started >= SLOW_SECONDS
             await self.stop(channel.name, connected, at_once=slow or None)
         return None

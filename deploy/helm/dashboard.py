@@ -176,8 +176,10 @@ def mail() -> list[dict[str, Any]]:
         graph(
             "From accepted to sent, by agent", "The mean of each agent's sent messages: the ten slowest.",
             (
-                f"topk(10, sum by (agent) (rate(postroom_sent_age_seconds_total{{{AGENT}}}[$__rate_interval]))"
-                f' / sum by (agent) (rate(postroom_messages_finished_total{{{AGENT},state="sent"}}[$__rate_interval])))',
+                (
+                    f"topk(10, sum by (agent) (rate(postroom_sent_age_seconds_total{{{AGENT}}}[$__rate_interval]))"
+                    f' / sum by (agent) (rate(postroom_messages_finished_total{{{AGENT},state="sent"}}[$__rate_interval])))'
+                ),
                 "{{agent}}",
             ),
             unit="s",
@@ -201,8 +203,10 @@ def channels() -> list[dict[str, Any]]:
         graph(
             "Time of an attempt, by channel", "The mean of each agent's channels: the ten slowest. Connecting is not in it.",
             (
-                f"topk(10, sum by (agent, channel) (rate(postroom_channel_busy_seconds_total{{{AGENT}}}[$__rate_interval]))"
-                f" / sum by (agent, channel) (rate(postroom_attempts_total{{{AGENT}}}[$__rate_interval])))",
+                (
+                    f"topk(10, sum by (agent, channel) (rate(postroom_channel_busy_seconds_total{{{AGENT}}}[$__rate_interval]))"
+                    f" / sum by (agent, channel) (rate(postroom_attempts_total{{{AGENT}}}[$__rate_interval])))"
+                ),
                 "{{agent}}/{{channel}}",
             ),
             unit="s",

@@ -5,13 +5,13 @@ from typing import Any
 from msgspec import Struct
 
 from postroom.ledger.codec import encode_payload
-from postroom.ledger.delivery import Ended
+from postroom.ledger.ends import Ended, read_ended
 from postroom.ledger.keys import agent_of, place_of
 from postroom.ledger.pipe import Pipe
 from postroom.ledger.record import Hold, Record, read_hold, read_record
 from postroom.ledger.resolved import Resolved, read_resolved
 from postroom.message import Payload
-from postroom.states import AMBIGUOUS_LETTERS, PRIORITIES, PRIORITY_LETTERS, PROFILE_LETTERS, State
+from postroom.states import AMBIGUOUS_LETTERS, PRIORITY_LETTERS, PROFILE_LETTERS
 
 GROUP_LIMIT = 64 * 1024  # larger requests travel alone, so that nobody's small one waits behind their bytes
 FURTHEST_AHEAD_MS = 30 * 24 * 3600 * 1000
@@ -193,7 +193,7 @@ class Acceptance:
         reply = await self._pipe.call(
             "lapse", place.agenda, place.prefix, agent, self._content_ms, self._message_ms, message_id
         )
-        return _read_ended([message_id.encode(), *reply]) if reply else None
+        return read_ended(reply) if reply else None
 
 
 def _write_brake(brake: Brake | None) -> str:
@@ -233,7 +233,7 @@ def _record_fields(offer: Offer) -> list[Any]:
 def _read_reply(reply: list[Any], agent: str) -> Created | Exists | Untimely:
     match reply:
         case [b"created", accepted_at, due, deadline, ring, held, superseded, *hold]:
-            ended = tuple(map(_read_ended, superseded))
+            ended = tuple(map(read_ended, superseded))
             braked = held in (BRAKED, STORM_BEGAN)
             taken_over = read_hold(*(part.decode() for part in hold)) if hold else None
             return Created(
@@ -248,8 +248,3 @@ def _read_reply(reply: list[Any], agent: str) -> Created | Exists | Untimely:
             return Untimely(code.decode())
         case _:
             raise AssertionError("the accept script answered something new")
-
-
-def _read_ended(row: list[Any]) -> Ended:
-    message_id, state, priority, age = row
-    return Ended(message_id.decode(), State(state.decode()), PRIORITIES[priority.decode()], age)

@@ -3,14 +3,25 @@
 import zlib
 
 import msgspec
+from msgspec import Struct
 
 from postroom.message import Payload
 
 COMPRESS_ABOVE = 512  # bytes; below it the header of a compressed block costs more than it saves
 PLAIN, ZLIB = b"\x00", b"\x01"
 
+
+class Head(Struct, frozen=True):
+    """Of a payload, where it came from."""
+
+    request_id: str = ""
+    traceparent: str = ""
+    accept_us: int = 0
+
+
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Payload)
+_head_decoder = msgspec.msgpack.Decoder(Head)
 
 
 def encode_payload(payload: Payload) -> bytes:
@@ -24,7 +35,18 @@ def encode_payload(payload: Payload) -> bytes:
 def decode_payload(stored: bytes) -> Payload:
     """Return the payload; raises ValueError where the bytes are none of ours."""
     try:
-        raw = zlib.decompress(stored[1:]) if stored[:1] == ZLIB else stored[1:]
-        return _decoder.decode(raw)
+        return _decoder.decode(_unpack(stored))
     except (zlib.error, msgspec.MsgspecError) as error:
         raise ValueError("the stored payload cannot be read") from error
+
+
+def decode_head(stored: bytes) -> Head:
+    """Return where a payload came from; nothing of it where the bytes are dropped, or none of ours."""
+    try:
+        return _head_decoder.decode(_unpack(stored)) if stored else Head()
+    except (zlib.error, msgspec.MsgspecError):
+        return Head()
+
+
+def _unpack(stored: bytes) -> bytes:
+    return zlib.decompress(stored[1:]) if stored[:1] == ZLIB else stored[1:]

@@ -8,6 +8,7 @@ from msgspec import Struct
 from redis.asyncio import Redis
 
 from postroom.ledger.codec import decode_payload
+from postroom.ledger.ends import Ended, read_ended
 from postroom.ledger.files import collect_files
 from postroom.ledger.keys import PARTITIONS, agent_of, place_of, place_of_partition
 from postroom.ledger.pipe import Pipe
@@ -41,15 +42,6 @@ class Claimed(Struct, frozen=True, kw_only=True):
     template: str
     blobs: int
     payload: Payload | None
-
-
-class Ended(Struct, frozen=True):
-    """A message that ended without an attempt: expired, superseded, or unconfirmed after a lapsed lease."""
-
-    id: str
-    state: State
-    priority: str
-    age_ms: int
 
 
 class Lapsed(Struct, frozen=True):
@@ -203,9 +195,7 @@ class Delivery:
             tuple(_read_claimed(agent, row) for row in claimed),
             None if next_in < 0 else next_in,
             bool(more),
-            tuple(
-                Ended(i.decode(), State(s.decode()), PRIORITIES[p.decode()], age) for i, s, p, age in ended
-            ),
+            tuple(map(read_ended, ended)),
             tuple(Lapsed(i.decode(), phase.decode(), c.decode()) for i, phase, c in lapsed),
             bool(left),
             version,
@@ -269,23 +259,17 @@ class Delivery:
         reply = await self._pipe.call("sweep", place.agenda, place.prefix, "", 0, 0, SWEEP_AGENTS)
         return [agent.decode() for agent in reply]
 
-    async def expire(
-        self, partition: int, cursor: Cursor, most: int
-    ) -> tuple[Cursor, list[tuple[str, Ended]]]:
+    async def expire(self, partition: int, cursor: Cursor, most: int) -> tuple[Cursor, list[Ended]]:
         """End waiting mail whose time is up and that no claim meets, looking at `most` messages at a time.
 
-        Returns where to go on (an empty cursor: it is through) and what ended, with its agent.
+        Returns where to go on (an empty cursor: it is through) and what ended.
         """
         place = place_of_partition(partition)
         reply = await self._pipe.call(
             "expire", place.agenda, place.prefix, "", self._content_ms, self._message_ms, *cursor, most
         )
         agent, priority, rank, rows = reply
-        ended = [
-            (a.decode(), Ended(i.decode(), State(s.decode()), PRIORITIES[p.decode()], age))
-            for a, i, s, p, age in rows
-        ]
-        return Cursor(agent.decode(), priority.decode(), rank), ended
+        return Cursor(agent.decode(), priority.decode(), rank), [read_ended(row) for row in rows]
 
     async def stop_channel(
         self,

@@ -5,11 +5,10 @@ from typing import Any
 
 from msgspec import Struct
 
-from postroom.ledger.delivery import Ended
+from postroom.ledger.ends import Ended, read_ended
 from postroom.ledger.keys import agent_of, place_of
 from postroom.ledger.pipe import Pipe
 from postroom.ledger.resolved import Resolved, read_resolved
-from postroom.states import PRIORITIES, State
 
 LOOKED_AT, CHANGED = 200, 60  # of one slice: two or three milliseconds of Redis's time
 MOST_PASSES = 5
@@ -143,9 +142,7 @@ class Operating:
             agent,
             done_in_all,
             late_in_all,
-            tuple(
-                Ended(i.decode(), State(s.decode()), PRIORITIES[p.decode()], age) for i, s, p, age in ended
-            ),
+            tuple(map(read_ended, ended)),
             bool(ring),
             here if here.priority else _next_pass(act, here),
         )

@@ -4,7 +4,7 @@ import uuid
 from typing import Any, NamedTuple
 
 from postroom.ledger.accept import Created, Offer
-from postroom.ledger.delivery import Ended
+from postroom.ledger.ends import Ended
 from postroom.ledger.operating import Act, Filter
 from postroom.message import Payload, TemplateUse
 from postroom.states import State

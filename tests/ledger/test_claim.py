@@ -6,7 +6,8 @@ import time
 import pytest
 
 from postroom.ledger import keys
-from postroom.ledger.delivery import CLAIM_BYTES, Ended, Lapsed, Limits, Pace
+from postroom.ledger.delivery import CLAIM_BYTES, Lapsed, Limits, Pace
+from postroom.ledger.ends import Ended
 from postroom.message import Content
 from postroom.states import State
 from tests.ledger.harness import AGENT, agent_key, make_offer, queue_key, until

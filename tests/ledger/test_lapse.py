@@ -3,7 +3,6 @@
 import pytest
 
 from postroom.ledger import keys
-from postroom.ledger.delivery import Ended
 from postroom.states import State
 from tests.ledger.harness import CONTENT_MS, MESSAGE_MS, agent_key
 from tests.ledger.test_finish import close, ttls
@@ -19,7 +18,7 @@ async def test_a_message_past_its_time_ends_once(ledger):
     await ledger.end_deadline(offer.id)
     assert (await ledger.stored(offer.id)).overdue
     ended = await ledger.acceptance.lapse(offer.id)
-    assert Ended(offer.id, State.EXPIRED, "high", ended.age_ms) == ended
+    assert (offer.id, State.EXPIRED, "high") == (ended.id, ended.state, ended.priority)
     assert await ledger.acceptance.lapse(offer.id) is None
     assert ("xx", None) == (await ledger.letters(offer.id), await ledger.score(offer.id))
     found = await ttls(ledger, offer)

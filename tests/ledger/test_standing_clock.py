@@ -27,7 +27,7 @@ async def expire(ledger):
     found, cursor = [], Cursor()
     while True:
         cursor, ended = await ledger.delivery.expire(PARTITION, cursor, 2)
-        found += [message.id for _, message in ended]
+        found += [message.id for message in ended]
         if not cursor.agent:
             return found
 

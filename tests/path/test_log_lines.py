@@ -95,3 +95,37 @@ async def test_what_waited_for_the_rate_says_so(folder, smtpd: Smtpd):
         assert last["age_ms"] > 400
         assert last["pacing_ms"] > 0.5 * last["age_ms"]
         assert min(line["pacing_ms"] for line in lines) < 100
+
+
+async def test_an_end_without_an_attempt_is_as_wide(folder, smtpd: Smtpd):
+    """Called back, superseded, expired: whose it was, and the request that brought it beside the one that ended it."""
+    theirs = {"X-Request-Id": "from-the-caller", "traceparent": TRACE}
+    async with Stack(folder, smtpd.port) as stack:
+        await stack.start_api()
+        late, _ = await post(stack, sample("late", deliver_within=1), **theirs)
+        back, _ = await post(stack, sample("back"), **theirs)
+        older, _ = await post(stack, sample("older", collapse_key="k"), **theirs)
+        newer, newest_request = await post(stack, sample("newer", collapse_key="k"))
+        url, headers = f"{stack.url}/v1/messages/{back}/cancel", {"Authorization": f"Bearer {TOKEN}"}
+        async with stack.session.post(url, headers=headers | {"X-Request-Id": "the-cancel"}) as response:
+            assert 200 == response.status
+        cancelled = {
+            line["message_id"]: line for line in await until_lines(stack, "api", "message.cancelled", 2)
+        }
+        await stack.start_worker()
+        (expired,) = await until_lines(stack, "worker", "message.expired")
+        assert (late, "late", "expired") == (expired["message_id"], expired["client_ref"], expired["outcome"])
+        assert ("cancelled", "the-cancel") == (
+            cancelled[back]["outcome"],
+            cancelled[back]["ended_by_request"],
+        )
+        assert ("superseded", newer) == (cancelled[older]["outcome"], cancelled[older]["superseded_by"])
+        assert newest_request == cancelled[older]["ended_by_request"]
+        for line in (expired, *cancelled.values()):
+            assert {
+                "caller": "shop", "agent": "orders", "priority": "normal", "attempts": 0, "channel": None,
+                "request_id": "from-the-caller", "trace_id": TRACE[3:35],
+            }.items() <= line.items()  # fmt: skip
+            assert line["template"].startswith("order_shipped@")
+            assert line["queue_ms"] == line["age_ms"] >= 0
+            assert line["accept_ms"] > 0

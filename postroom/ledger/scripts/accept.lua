@@ -6,7 +6,7 @@
 --       the blobs.
 -- Returns {'exists', stored ref, record}, {'invalid', code}, or {'created', accepted, due, deadline, ring,
 -- held (1 by the brake, 2 for the first one of a storm, 3 by a person), superseded}, and by a person his hold and why;
--- superseded: {id, state, priority, age} of what ended.
+-- superseded: what is told of those that ended (`end_untried`).
 local ref, id = ARGV[5], ARGV[6]
 local ref_key = PREFIX .. 'r:' .. ref
 
@@ -54,7 +54,7 @@ if not stored and ARGV[18] ~= '' then
         m.recipients = string.sub(m.recipients, 1, index) .. end_waiting(letter, 'c')
             .. string.sub(m.recipients, index + 2)
         if aggregate(m.recipients) ~= 'queued' then
-            superseded[#superseded + 1] = {m.id, call_back(m, now, 'superseded'), m.priority, now - m.accepted}
+            superseded[#superseded + 1] = call_back(m, now, 'superseded')
             return letter == 'q'
         end
         redis.call('HSET', record_key(m.id), 'rr', m.recipients)

@@ -3,19 +3,19 @@
 --       ms or 0, 10 priority and 11 rank to go on from, 12 most messages to look at, 13 most to change, 14 the
 --       act's id, 15 who, 16 why.
 -- Returns {priority to go on with or '', rank, changed here, too late here, changed in the whole act, too late in
--- the whole act, 1 where a round should be rung for, {id, state, priority, age} of what ended …}.
+-- the whole act, 1 where a round should be rung for, what is told of those that ended (`end_untried`) …}.
 -- The sums of the whole act lie beside the queues and are written with them: a caller that lost an answer goes on
 -- from where it was and is told everything that was done.
 local verb, counts_only = ARGV[5], ARGV[6] == '1'
 local template, caller, before = ARGV[7], ARGV[8], tonumber(ARGV[9])
 local look, change = tonumber(ARGV[12]), tonumber(ARGV[13])
 local SUM, LATE = PREFIX .. 'act:' .. AGENT .. ':' .. ARGV[14], PREFIX .. 'late:' .. AGENT .. ':' .. ARGV[14]
-local SUM_MS = 86400000
+local SUM_MS, MOST_BYTES = 86400000, 262144
 local NEXT = {h = 'n', n = 'b', b = ''}
 if not counts_only then write_although_full() end
 local now = math.floor(clock() / 1000)
 local halt = read_halt()
-local done, late, freed, ended = 0, 0, false, {}
+local done, late, freed, ended, bytes = 0, 0, false, {}, 0
 local some_were_late = not counts_only and redis.call('EXISTS', LATE) == 1
 
 local function matches(id)
@@ -43,14 +43,14 @@ local function let_go(m)
 end
 
 local function finish_here(m, letter)
-    local state
+    local row
     if letter == 'c' then
-        state = call_back(m, now, 'operator')
+        row = call_back(m, now, 'operator')
     else
         redis.call('HSET', record_key(m.id), 'w', 'operator')
-        state = expire(m, now)
+        row = expire(m, now)
     end
-    ended[#ended + 1] = {m.id, state, m.priority, now - m.accepted}
+    ended[#ended + 1], bytes = row, bytes + #row[9]
 end
 
 -- Does the verb to a message. Returns 'done', 'late', or nil where there is nothing to do.
@@ -87,14 +87,15 @@ local function look_at(id)
 end
 
 local priority, rank = ARGV[10], tonumber(ARGV[11])
-while priority ~= '' and look > 0 and done < change do
+while priority ~= '' and look > 0 and done < change and bytes < MOST_BYTES do
     local room = math.min(look, 50, change - done)
     local ids = redis.call('ZRANGE', QUEUES[priority], rank, rank + room - 1)
     look = look - math.max(#ids, 1)
     for _, id in ipairs(ids) do
+        if bytes >= MOST_BYTES then break end
         if look_at(id) then rank = rank + 1 end
     end
-    if #ids < room then priority, rank = NEXT[priority], 0 end
+    if #ids < room and bytes < MOST_BYTES then priority, rank = NEXT[priority], 0 end
 end
 
 local sum, sum_late = done, late

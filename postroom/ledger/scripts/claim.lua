@@ -5,7 +5,7 @@
 -- Returns {'full'}, {'paused'}, or {'ok', ms until the next is due or -1, more is due now, claimed, ended, lapsed,
 -- left, version of what stands over the agent, bulk mail is due that this lane leaves to others, connections
 -- were halved}.
--- claimed: {id, fence, attempts, accepted, recipients, record fields, payload}; ended: {id, state, priority, age}.
+-- claimed: {id, fence, attempts, accepted, recipients, record fields, payload}; ended: what `end_untried` tells.
 local lane, lease = ARGV[5], tonumber(ARGV[6])
 local most, most_bytes, connections = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
 local interval, burst, per_day = tonumber(ARGV[12]), tonumber(ARGV[13]), tonumber(ARGV[16])
@@ -72,9 +72,9 @@ local function settle_lapsed(m)
     lapsed[#lapsed + 1] = {m.id, 'committing', m.channel}
 end
 
-local function finish_here(m, state)
-    retire(m, state, now)
-    ended[#ended + 1] = {m.id, state, m.priority, now - m.accepted}
+local function finish_here(m, how)
+    local row = end_untried(m, how, now)
+    ended[#ended + 1], bytes = row, bytes + #row[9]
 end
 
 -- A rate, or a day that is used up, holds up what waits, and not what can be decided without sending.
@@ -98,7 +98,7 @@ local function take(m, queue)
     if not payload then
         m.recipients = end_waiting(m.recipients, 'f')
         add_event(m, now, 'X|payload_missing')
-        return finish_here(m, aggregate(m.recipients))
+        return finish_here(m, 'lost')
     end
     m.fence = m.fence + 1
     redis.call('HSET', record_key(m.id), 's', 'sending', 'f', m.fence, 'ph', 'claimed')
@@ -123,8 +123,7 @@ local function recover(m, queue)
         end
         settle_lapsed(m)
         end_superseded(m)
-        local state = aggregate(m.recipients)
-        if state ~= 'queued' then return finish_here(m, state) end
+        if aggregate(m.recipients) ~= 'queued' then return finish_here(m, 'ambiguous') end
     else
         lapsed[#lapsed + 1] = {m.id, m.phase, m.channel}
     end
@@ -140,10 +139,10 @@ local function look_at(id, queue)
     if m.state == 'sending' then recover(m, queue) return true end
     if m.superseded then end_superseded(m) end
     -- Nobody is left to be written to: those it was written to meanwhile, or a record that was meddled with.
-    if not string.find(m.recipients, '[qr]') then finish_here(m, aggregate(m.recipients)) return true end
+    if not string.find(m.recipients, '[qr]') then finish_here(m, m.superseded and 'superseded' or 'nobody_left') return true end
     if time_is_up(m, halt, now) then
         m.recipients = end_waiting(m.recipients, 'x')
-        finish_here(m, aggregate(m.recipients))
+        finish_here(m, 'expired')
         return true
     end
     -- Held mail is scored by the end of its time, which has moved on if its clock stood still.

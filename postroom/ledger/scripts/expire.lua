@@ -1,9 +1,9 @@
 -- Ends waiting mail whose time is up and that nobody claims, because its agent stands still or has a long backlog.
 -- Looks at a part of one partition at a time. ARGV: 5 agent to go on with or '', 6 priority, 7 rank,
--- 8 most messages to look at. Returns {agent, priority, rank to go on with, {agent, id, state, priority, age} …}.
+-- 8 most messages to look at. Returns {agent, priority, rank to go on with, what is told of its end (`end_untried`) …}.
 write_although_full()
 local now = math.floor(clock() / 1000)
-local left, ended = tonumber(ARGV[8]), {}
+local left, ended, bytes, MOST_BYTES = tonumber(ARGV[8]), {}, 0, 262144
 local agents = redis.call('ZRANGE', AGENDA, 0, -1)
 table.sort(agents)
 
@@ -15,7 +15,9 @@ local function walk(queue, halt, rank)
             left = left - 1
             local m = load(id)
             if m and m.state == 'queued' and time_is_up(m, halt, now) then
-                ended[#ended + 1] = {AGENT, id, expire(m, now), m.priority, now - m.accepted}
+                local row = expire(m, now)
+                ended[#ended + 1], bytes = row, bytes + #row[9]
+                if bytes >= MOST_BYTES then left = 0 return rank end
             else
                 rank = rank + 1
             end
