@@ -5,20 +5,19 @@ counted twice and a thousand agents do not become a thousand series a pod.
 """
 
 import asyncio
-import uuid
 from collections.abc import Callable, Mapping
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 from postroom.config.structs import Agent
+from postroom.ledger.canaries import Canaries
 from postroom.ledger.errors import LedgerUnavailableError
 from postroom.ledger.keys import EXPORTER_KEY
 from postroom.ledger.overview import read_standings
 from postroom.ledger.watch import Watch
+from postroom.role import HOLD_MS, Role
 from postroom.shared_metrics import SharedMetrics
 
-HOLD_MS = 15_000
 EVERY_SECONDS = 5.0
 REFRESH_SECONDS = 2.0  # what a scrape waits for Redis before it shows what was seen last
 
@@ -39,20 +38,22 @@ class Exporter:
         self._watch = watch
         self._agents = agents
         self._metrics = metrics
-        self._hold_ms = hold_ms
-        self._me = uuid.uuid4().hex
-        self.has_role = False
+        self._role = Role(client, EXPORTER_KEY, hold_ms=hold_ms)
+
+    @property
+    def has_role(self) -> bool:
+        """True where this process is the one that tells."""
+        return self._role.ours
 
     async def keep_asking(self) -> None:
         """Hold the role, or ask for it, until cancelled. A dead holder is followed within 20 s."""
         while True:
-            await self._ask_in_time()
+            await self._ask()
             await asyncio.sleep(EVERY_SECONDS)
 
     async def refresh(self) -> None:
         """Read everything for a scrape, where the role is ours; without Redis what was seen last stands."""
-        await self._ask_in_time()
-        if not self.has_role:
+        if not await self._ask():
             return
         try:
             async with asyncio.timeout(REFRESH_SECONDS):
@@ -62,35 +63,15 @@ class Exporter:
 
     async def give_up(self) -> None:
         """Leave the role to the next who asks, as well as Redis lets us."""
-        if self.has_role:
-            self._leave()
-            try:
-                async with asyncio.timeout(REFRESH_SECONDS):
-                    await self._client.delete(EXPORTER_KEY)
-            except (RedisError, OSError, TimeoutError):
-                return  # it runs out
-
-    async def _ask_in_time(self) -> None:
-        try:
-            async with asyncio.timeout(REFRESH_SECONDS):
-                await self._ask()
-        except (RedisError, OSError, TimeoutError):
-            return  # nobody can take the role meanwhile
-
-    async def _ask(self) -> None:
-        taken = await self._client.set(EXPORTER_KEY, self._me, nx=True, px=self._hold_ms)
-        if not taken and (holder := await self._client.get(EXPORTER_KEY)) is not None:
-            taken = holder.decode() == self._me
-            if taken:
-                await self._client.pexpire(EXPORTER_KEY, self._hold_ms)
-        if taken:
-            self.has_role = True
-        elif self.has_role:
-            self._leave()
-
-    def _leave(self) -> None:
-        self.has_role = False
+        await self._role.give_up()
         self._metrics.clear()
+
+    async def _ask(self) -> bool:
+        had = self._role.ours
+        has = await self._role.ask()
+        if had and not has:
+            self._metrics.clear()
+        return has
 
     async def _read(self) -> None:
         metrics, agents = self._metrics, self._agents()
@@ -98,9 +79,12 @@ class Exporter:
         named = {*agents, *(row.agent for row in depths)}
         standings = await read_standings(self._client, named)
         fitness = await self._watch.fitness()
+        watched = {name: agent.canary for name, agent in agents.items() if agent.canary}
+        beats = await Canaries(self._client).read() if watched else {}
         metrics.clear()
         metrics.show_queues(depths)
         metrics.show_balance(balances)
         metrics.show_agents(agents)
         metrics.show_standings(standings)
         metrics.show_redis(fitness)
+        metrics.show_canaries(watched, beats)

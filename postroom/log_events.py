@@ -56,6 +56,7 @@ def _catalogue() -> tuple[Event, ...]:
         _event("file.kept", "api", "info", "request_id caller size new", "A file was uploaded; `new` is false where the same bytes were kept already."),
         _event("http.request", "api", "info", "request_id trace_id caller method route status code ms bytes", "All requests but probes. `code` is the problem's."),
         _event("storm.braked", "api", "warning", "agent caller template message_id", "The first message of a window that the storm brake holds."),
+        _event("canary.failed", "api", "warning", "agent message_id how", "A canary was not accepted (`how`: the problem's code), or not sent in its time (the state it was in). The first of a row."),
         _event("operator.acted", "api", "info", "request_id caller token_id as_user verb agent message_id channel until template of_caller accepted_before act done too_late finished reason", "An operator did something: who, what, and why."),
         _event("journal.unwritten", "both", "warning", "kind", "Redis did not take an entry of `postroom changes`."),
         _event("template.unusable", "api", "error", "template template_version", "A published version cannot be used by this process, perhaps an older one: what was current stays."),

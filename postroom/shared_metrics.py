@@ -4,8 +4,10 @@ from collections.abc import Mapping
 
 from prometheus_client import CollectorRegistry, Gauge
 
-from postroom.config.structs import Agent
+from postroom.config.structs import Agent, Canary
+from postroom.config.units import seconds
 from postroom.ledger.balance import BalanceRow
+from postroom.ledger.canaries import Beat
 from postroom.ledger.standing import Standing
 from postroom.ledger.watch import Fitness, QueueDepth
 
@@ -41,6 +43,16 @@ class SharedMetrics:
         self._memory = gauge(
             "redis_memory_ratio", "Memory used by Redis, of its maxmemory; 0: no limit.", "redis"
         )
+        self._canary_good = gauge(
+            "canary_last_good_timestamp_seconds",
+            "When the last canary that arrived at the provider was sent, in Unix time; 0: none ever.",
+            "agent",
+        )
+        self._canary_seconds = gauge(
+            "canary_duration_seconds", "Time of that canary by stage: accept, and from accepted to sent.",
+            "agent", "stage",
+        )  # fmt: skip
+        self._canary_every = gauge("canary_interval_seconds", "How often a canary is sent.", "agent")
         self._durable = gauge("redis_durable", "1 where Redis writes an append-only file.", "redis")
 
     def clear(self) -> None:
@@ -82,3 +94,13 @@ class SharedMetrics:
         self._memory.labels("ledger").set(fitness.memory_share)
         if fitness.durable is not None:
             self._durable.labels("ledger").set(fitness.durable)
+
+    def show_canaries(self, canaries: Mapping[str, Canary], beats: Mapping[str, Beat]) -> None:
+        """Tell when each agent's canary last arrived, and how long it took."""
+        for agent, canary in canaries.items():
+            beat = beats.get(agent, Beat())
+            self._canary_every.labels(agent).set(seconds(canary.every))
+            self._canary_good.labels(agent).set(beat.good_at / 1000)
+            if beat.good_at:
+                self._canary_seconds.labels(agent, "accept").set(beat.good_accept_us / 1e6)
+                self._canary_seconds.labels(agent, "sent").set(beat.good_sent_ms / 1000)

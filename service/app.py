@@ -24,6 +24,7 @@ from postroom.telemetry import Telemetry
 from postroom.templates import TemplateSet
 from service.admin import admin_routes
 from service.auth import Authenticator
+from service.canary import CanarySender
 from service.desk import Desk
 from service.edge import Edge
 from service.operator_desk import OperatorDesk
@@ -71,6 +72,8 @@ def build_app(settings: Settings, live: LiveConfig, templates: TemplateSet) -> E
                 supervise("reload", lambda: live.keep_watching(metrics.config), log)
             )
             exporting = asyncio.create_task(supervise("export", exporter.keep_asking, log))
+            canaries = CanarySender(desk, lambda: live.current.agents, log)
+            sending = asyncio.create_task(supervise("canary", canaries.keep_sending, log))
             log.info(
                 "service.started",
                 port=settings.port,
@@ -81,7 +84,7 @@ def build_app(settings: Settings, live: LiveConfig, templates: TemplateSet) -> E
             desk.notes("process.started", service="api", version=__version__, config_hash=live.digest)
             yield
             log.info("service.draining")
-            await end_tasks(watching, exporting)
+            await end_tasks(watching, exporting, sending)
             await exporter.give_up()
         log.info("service.stopped")
 

@@ -75,15 +75,15 @@ class Desk:
         self._refusal: RefusedError | None = unavailable()
         self._ringing: set[asyncio.Task[bool]] = set()
         retention = config.retention
-        self._acceptance = Acceptance(
+        self.acceptance = Acceptance(
             *self._pipes,
             content_ms=milliseconds(retention.content),
             message_ms=milliseconds(retention.message),
         )
         files = Files(*self._pipes)
         self.keep_file = KeepFile(files, config.files)
-        self._accept = AcceptMessage(self.shelf, self._acceptance, files, self.digests, self.ring)
-        self.cancel = self._acceptance.cancel
+        self._accept = AcceptMessage(self.shelf, self.acceptance, files, self.digests, self.ring)
+        self.cancel = self.acceptance.cancel
 
     async def accept(self, identity: Identity, decoded: Decoded, origin: Origin) -> Accepted:
         """Accept a request; see `AcceptMessage`."""
@@ -171,7 +171,7 @@ class Desk:
     async def lapse(self, message_id: str) -> bool:
         """End a message whose time is up, as well as Redis lets us; True where this call ended it."""
         try:
-            ended = await self._acceptance.lapse(message_id)
+            ended = await self.acceptance.lapse(message_id)
         except (LedgerUnavailableError, LedgerUnconfirmedError):
             return False
         if ended is None:

@@ -185,6 +185,18 @@ def mail() -> list[dict[str, Any]]:
             unit="s",
         ),
         graph(
+            "Canaries", "Since the last one of each agent that arrived at its provider, in intervals (above 2 is an alert); and its time from accepted to sent.",
+            (
+                (
+                    f"(time() - max by (agent) (postroom_canary_last_good_timestamp_seconds{{{AGENT}}}))"
+                    f" / max by (agent) (postroom_canary_interval_seconds{{{AGENT}}})"
+                ),
+                "{{agent}} intervals",
+            ),
+            (f'max by (agent) (postroom_canary_duration_seconds{{{AGENT},stage="sent"}})', "{{agent}} seconds"),
+            no_value="no agent has one",
+        ),
+        graph(
             "Ended badly", "Failed, expired, unconfirmed; and outcomes whose fate is unknown.",
             (f'sum by (agent, state) (increase(postroom_messages_finished_total{{{AGENT},state=~"failed|expired|unconfirmed"}}[$__rate_interval]))', "{{agent}} {{state}}"),
             (f"sum by (agent) (increase(postroom_ambiguous_outcomes_total{{{AGENT}}}[$__rate_interval]))", "{{agent}} ambiguous"),

@@ -18,6 +18,7 @@ from postroom.ledger.redis_url import find_url_problem, is_cluster
 CROSSED = {(587, "implicit"): "starttls", (465, "starttls"): "implicit"}
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 SHORTEST_STORM = 0.1  # seconds
+SHORTEST_CANARY = 1.0  # seconds
 SHORTEST_LEASE = 0.2  # seconds; below it a lease ends between two renewals of a healthy worker
 
 
@@ -55,7 +56,8 @@ def find_warnings(config: Config) -> list[Fault]:
     return warnings
 
 
-def _duration_faults(config: Config) -> Iterator[Fault]:
+def _shortest(config: Config) -> dict[str, tuple[str, float]]:
+    """Return durations by their place, with the fewest seconds of each."""
     shortest = {
         "/worker/lease": (config.worker.lease, SHORTEST_LEASE),
         "/worker/sweep": (config.worker.sweep, 0.01),
@@ -65,7 +67,16 @@ def _duration_faults(config: Config) -> Iterator[Fault]:
         "/breaker/refusal_window": (config.breaker.refusal_window, 0.1),
         "/breaker/shortest": (config.breaker.shortest, 0.01),
     }
-    for pointer, (duration, least) in shortest.items():
+    for name, agent in config.agents.items():
+        if agent.storm is not None:
+            shortest[f"/agents/{name}/storm/window"] = (agent.storm.window, SHORTEST_STORM)
+        if agent.canary is not None:
+            shortest[f"/agents/{name}/canary/every"] = (agent.canary.every, SHORTEST_CANARY)
+    return shortest
+
+
+def _duration_faults(config: Config) -> Iterator[Fault]:
+    for pointer, (duration, least) in _shortest(config).items():
         if seconds(duration) < least:
             yield Fault(pointer, f"must be at least {round(least * 1000)}ms")
     if seconds(config.retention.message) < seconds(config.retention.content):
@@ -77,9 +88,6 @@ def _duration_faults(config: Config) -> Iterator[Fault]:
             yield Fault(f"/files/types/{index}", "is not of the form type/subtype or type/*, in lower case")
     if seconds(config.breaker.longest) < seconds(config.breaker.shortest):
         yield Fault("/breaker/longest", "must not be shorter than breaker.shortest")
-    for name, agent in config.agents.items():
-        if agent.storm is not None and seconds(agent.storm.window) < SHORTEST_STORM:
-            yield Fault(f"/agents/{name}/storm/window", "must be at least 100ms")
 
 
 def _agent_faults(name: str, agent: Agent) -> Iterator[Fault]:
@@ -114,6 +122,8 @@ def _sender_faults(at: str, agent: Agent) -> Iterator[Fault]:
     for index, domain in enumerate(agent.domains):
         if fault := _address_fault(f"{at}/domains/{index}", f"a@{domain}"):
             yield Fault(fault.pointer, "is not a domain")
+    if agent.canary and (fault := _address_fault(f"{at}/canary/to", agent.canary.to)):
+        yield fault
     for index, exempt in enumerate(agent.storm.exempt if agent.storm else ()):
         if fault := _address_fault(f"{at}/storm/exempt/{index}", exempt):
             yield fault

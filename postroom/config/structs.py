@@ -104,6 +104,14 @@ class Storm(Strict, frozen=True):
     exempt: tuple[str, ...] = ()  # addresses it never holds up
 
 
+class Canary(Strict, frozen=True):
+    """A message of our own that goes the way of all others, again and again, to see that the way is free."""
+
+    to: str  # an address that takes mail and forgets it
+    every: Duration = "5min"
+    priority: Priority = "normal"
+
+
 class Agent(Strict, frozen=True, rename={"sender": "from"}):
     """A mail agent: one kind of mail, with its own channels, pace and policy."""
 
@@ -123,6 +131,7 @@ class Agent(Strict, frozen=True, rename={"sender": "from"}):
     on_ambiguous: OnAmbiguous = "retry"
     ambiguous_retries: Annotated[int, Meta(ge=0, le=10)] = 1  # of one message, where the policy is "retry"
     storm: Storm | None = None  # unset: no brake
+    canary: Canary | None = None  # unset: none is sent
     track_opens: bool = False
     track_clicks: bool = False
 

@@ -7,6 +7,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from postroom.ledger import keys
+from postroom.ledger.canaries import CALLER
 from postroom.ledger.errors import LedgerUnavailableError
 from postroom.ledger.record import Record, read_record
 from postroom.states import State
@@ -16,7 +17,10 @@ BADLY = (State.FAILED, State.EXPIRED, State.PARTLY_SENT)
 
 
 class Wanted(Struct, frozen=True, kw_only=True):
-    """Which of them: everything that is given must fit. Times in ms since the epoch, of the message's end."""
+    """Which of them: everything that is given must fit. Times in ms since the epoch, of the message's end.
+
+    Canaries are not among them unless their caller is named: an alert of their own tells of those.
+    """
 
     states: tuple[State, ...] = (State.FAILED,)
     agent: str = ""
@@ -32,7 +36,7 @@ class Wanted(Struct, frozen=True, kw_only=True):
             state in self.states
             and self.agent in ("", keys.agent_of(message_id))
             and self.template in ("", template.partition("@")[0])
-            and self.caller in ("", caller)
+            and (self.caller == caller or (not self.caller and caller != CALLER))
             and self.since <= int(ended or 0)
             and (not self.until or int(ended or 0) < self.until)
         )

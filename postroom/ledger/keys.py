@@ -15,6 +15,9 @@ TEMPLATES_KEY = "pr:templates"  # a hash: what is published of each template, by
 TEMPLATES_COUNTER = "#"  # the field that counts changes of it; no template has this name
 EXPORTER_KEY = "pr:exporter"  # who tells of what is the same for all processes (`postroom.exporter`)
 
+CANARIES_KEY = "pr:canaries"  # a hash: what is known of each agent's canary
+CANARY_KEY = "pr:canary"  # who sends them (`service.canary`)
+
 
 class Place(NamedTuple):
     """Where an agent's part of the ledger lies."""

@@ -66,7 +66,7 @@ def test_the_schema_names_exactly_the_values_there_are():
         ("worker.scaling.minReplicas", 0), ("worker.scaling.kind", "cron"), ("logging.level", "info"),
         ("redis.appendfsync", "no"), ("image.digest", "sha256:12"), ("ports.http", 80), ("api.resources.limit", {}),
         ("secrets.env", [{"name": "A B", "secretName": "s", "key": "k"}]), ("redis.maxmemory", "400"),
-        ("networkPolicy.channelPorts", ["smtp"]),
+        ("networkPolicy.channelPorts", ["smtp"]), ("monitoring.canaries", {"orders": {"to": "nobody", "every": "5min"}}),
     ],
 )  # fmt: skip
 def test_a_wrong_value_is_refused(path, value):

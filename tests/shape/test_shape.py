@@ -150,7 +150,7 @@ def test_no_metric_is_labelled_by_what_has_no_bounds():
     """Labels never are a recipient, an id, a ref or anybody's text."""
     allowed = set(
         "agent caller cause channel code hash instead_of kind label method op outcome owner phase priority reason redis reply_class"
-        " retry_profile role route state status step template token_id value version".split()
+        " retry_profile role route stage state status step template token_id value version".split()
     )
     for kind in (EdgeMetrics, CarrierMetrics):
         registry = CollectorRegistry()

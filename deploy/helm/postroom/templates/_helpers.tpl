@@ -256,7 +256,7 @@ metadata:
   annotations:
     kubectl.kubernetes.io/default-container: postroom
     {{- if and $root.Values.config.toml $root.Values.config.restartOnChange }}
-    checksum/config: {{ $root.Values.config.toml | sha256sum }}
+    checksum/config: {{ include "postroom.toml" $root | sha256sum }}
     {{- end }}
     {{- with .values.podAnnotations }}
     {{- toYaml . | nindent 4 }}
@@ -330,3 +330,15 @@ spec:
 {{- define "postroom.workerReplicas" -}}
 {{- if eq .Values.worker.scaling.kind "none" }}{{ .Values.worker.replicas }}{{ else }}{{ .Values.worker.scaling.minReplicas }}{{ end -}}
 {{- end -}}
+
+{{/* The configuration file: as it is given, and a section for each canary. */}}
+{{- define "postroom.toml" -}}
+{{ .Values.config.toml }}
+{{- range $agent, $canary := .Values.monitoring.canaries }}
+
+[agents.{{ $agent }}.canary]
+{{- range $key, $value := $canary }}
+{{ $key }} = {{ $value | toJson }}
+{{- end }}
+{{- end }}
+{{- end }}
