@@ -1,5 +1,6 @@
 # One image, two commands: `serve` (the API, the default) and `work` (a worker).
-# It holds the base dependencies only; what `postroom dev` needs beside them is left out.
+# It holds the base dependencies and those of the extra `otel`, which a process only loads where traces are asked for;
+# what `postroom dev` needs is left out.
 
 FROM python:3.12.12-slim-bookworm AS builder
 
@@ -14,7 +15,7 @@ RUN python -m venv --without-pip /opt/postroom
 
 # Dependencies first: this layer changes with the pins, not with the code.
 COPY pyproject.toml constraints.txt ./
-RUN python -c "import tomllib; p = tomllib.load(open('pyproject.toml', 'rb')); print(*p['project']['dependencies'], sep='\n')" \
+RUN python -c "import tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; print(*p['dependencies'], *p['optional-dependencies']['otel'], sep='\n')" \
       > requirements.txt \
     && pip --python /opt/postroom/bin/python install --only-binary :all: \
       --constraint constraints.txt --requirement requirements.txt

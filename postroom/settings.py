@@ -1,5 +1,6 @@
 """What a process takes from its environment: where to listen, where the configuration is, how to log."""
 
+import importlib.util
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +12,7 @@ from postroom.decode import Fault
 from postroom.errors import ConfigError
 
 DEFAULT_PORT = 8080
+OTEL = ("opentelemetry.sdk.trace", "opentelemetry.exporter.otlp.proto.http.trace_exporter")
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
 
@@ -23,6 +25,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     metrics_port: int = DEFAULT_PORT + 3
     log_format: Literal["json", "console", "auto"] = "auto"
     log_level: str = "INFO"
+    traces: Literal["off", "otlp"] = "off"
 
     @property
     def log_level_number(self) -> int:
@@ -45,6 +48,11 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
     log_level = environ.get("POSTROOM_LOG_LEVEL", "INFO").upper()
     if log_level not in LOG_LEVELS:
         faults.append(Fault("POSTROOM_LOG_LEVEL", f"must be one of: {', '.join(LOG_LEVELS)}"))
+    traces = environ.get("POSTROOM_TRACES", "off")
+    if traces not in ("off", "otlp"):
+        faults.append(Fault("POSTROOM_TRACES", "must be off or otlp"))
+    elif traces == "otlp" and not _has_otel():
+        faults.append(Fault("POSTROOM_TRACES", "needs the extra otel: pip install 'postroom[otel]'"))
     if faults:
         raise ConfigError("environment", faults)
     return Settings(
@@ -54,7 +62,16 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         metrics_port=metrics_port,
         log_format=cast(Literal["json", "console", "auto"], log_format),
         log_level=log_level,
+        traces=cast(Literal["off", "otlp"], traces),
     )
+
+
+def _has_otel() -> bool:
+    """True where the extra is installed; only asked where traces are wanted, for asking imports a part of it."""
+    try:
+        return all(importlib.util.find_spec(name) for name in OTEL)
+    except ModuleNotFoundError:
+        return False
 
 
 def _port(environ: Mapping[str, str], name: str, default: int, faults: list[Fault]) -> int:

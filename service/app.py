@@ -22,6 +22,7 @@ from postroom.settings import Settings, read_settings
 from postroom.supervise import supervise
 from postroom.telemetry import Telemetry
 from postroom.templates import TemplateSet
+from postroom.tracing import open_tracing
 from service.admin import admin_routes
 from service.auth import Authenticator
 from service.canary import CanarySender
@@ -49,6 +50,7 @@ def build_app(settings: Settings, live: LiveConfig, templates: TemplateSet) -> E
     log = get_logger()
     registry = CollectorRegistry()
     metrics = EdgeMetrics(registry)
+    tracing = open_tracing(settings, "api")
     desk = Desk(live.current, templates, metrics, log)
     authenticator = Authenticator(live.current)
     live.subscribe(authenticator.apply)
@@ -86,6 +88,8 @@ def build_app(settings: Settings, live: LiveConfig, templates: TemplateSet) -> E
             log.info("service.draining")
             await end_tasks(watching, exporting, sending)
             await exporter.give_up()
+        if tracing is not None:
+            await tracing.aclose()
         log.info("service.stopped")
 
     app = Litestar(
@@ -101,7 +105,7 @@ def build_app(settings: Settings, live: LiveConfig, templates: TemplateSet) -> E
             Exception: _answer_crash,
         },
     )
-    return Edge(app, authenticator, metrics, log)
+    return Edge(app, authenticator, metrics, log, tracing)
 
 
 def _answer_refusal(request: AnyRequest, refused: RefusedError) -> Response[bytes]:

@@ -14,8 +14,10 @@ from msgspec import Struct
 from structlog.typing import FilteringBoundLogger
 
 from postroom.errors import Code, RefusedError
+from postroom.ledger.keys import agent_of
 from postroom.metrics import EdgeMetrics
 from postroom.origin import Origin, read_traceparent
+from postroom.tracing import AcceptSpan, Tracing, known
 from service.auth import Authenticator
 from service.problem import problem_of
 
@@ -33,23 +35,30 @@ ROUTES = ("/v1/messages", "/v1/templates", FILES, "/livez", "/readyz", "/openapi
 
 
 class Answer(Struct):
-    """What was answered, for the log line and the metrics."""
+    """What was answered, for the log line, the metrics and the span."""
 
     status: int = 0
     length: int = 0
     code: str | None = None
+    message_id: str | None = None
 
 
 class Edge:
     """An ASGI application around another one."""
 
     def __init__(
-        self, app: Any, authenticator: Authenticator, metrics: EdgeMetrics, log: FilteringBoundLogger
+        self,
+        app: Any,
+        authenticator: Authenticator,
+        metrics: EdgeMetrics,
+        log: FilteringBoundLogger,
+        tracing: Tracing | None = None,
     ) -> None:
         self._app = app
         self._authenticator = authenticator
         self._metrics = metrics
         self._log = log
+        self._tracing = tracing
 
     async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
         """Serve one connection's request, or pass the lifespan through."""
@@ -58,7 +67,9 @@ class Edge:
             return
         started = time.perf_counter()
         answer = Answer()
-        origin = _origin(scope, started)
+        origin, span = _origin(scope, started), None
+        if self._tracing is not None and scope["path"] == "/v1/messages" and scope["method"] == "POST":
+            span, origin = self._tracing.begin_accept(origin)
         request_id = origin.request_id
         scope.setdefault("state", {})["request_id"] = request_id
         scope["state"]["origin"] = origin
@@ -75,6 +86,8 @@ class Edge:
         finally:
             self._metrics.in_flight.dec()
             self._account(scope, answer, time.perf_counter() - started)
+            if span is not None:
+                _end_span(span, scope, answer)
 
     async def _serve(self, scope: Scope, receive: Any, send: Any, answer: Answer) -> None:
         try:
@@ -132,6 +145,23 @@ class Edge:
                 ms=round(seconds * 1000, 2),
                 bytes=answer.length,
             )
+
+
+def _end_span(span: AcceptSpan, scope: Scope, answer: Answer) -> None:
+    identity = scope["state"].get("identity")
+    attributes = known(
+        message_id=answer.message_id,
+        agent=agent_of(answer.message_id) if answer.message_id else None,
+        caller=identity.name if identity else None,
+        code=answer.code,
+        request_id=scope["state"]["request_id"],
+    )
+    http = {
+        "http.request.method": "POST",
+        "http.route": "/v1/messages",
+        "http.response.status_code": answer.status,
+    }
+    span.end({**http, **attributes}, failed=answer.status >= 500 or answer.status == 0)
 
 
 class _Fields:

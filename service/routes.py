@@ -69,6 +69,7 @@ async def send_message(request: AnyRequest) -> Response[bytes]:
     accepted = await desk.accept(identity, wanted, origin)
     desk.account(accepted, origin)
     view = await _view_accepted(desk, identity, accepted)
+    request.scope["state"]["answer"].message_id = view.id
     replayed = accepted.created is None
     headers = {
         "location": f"/v1/messages/{view.id}",

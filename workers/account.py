@@ -9,6 +9,7 @@ from postroom.ledger.keys import agent_of
 from postroom.metrics import CarrierMetrics, Children
 from postroom.origin import trace_id_of
 from postroom.states import State
+from postroom.tracing import Tracing, known
 from workers.attempt import Ended
 from workers.channels.seam import Way
 from workers.stages import Stages
@@ -17,9 +18,12 @@ from workers.stages import Stages
 class Account:
     """Counts and logs."""
 
-    def __init__(self, metrics: CarrierMetrics, log: FilteringBoundLogger) -> None:
+    def __init__(
+        self, metrics: CarrierMetrics, log: FilteringBoundLogger, tracing: Tracing | None = None
+    ) -> None:
         self.metrics = metrics
         self.log = log
+        self._tracing = tracing
         self._attempts = Children(metrics.attempts)
         self._attempt_seconds = Children(metrics.attempt_seconds)
         self._finished = Children(metrics.finished)
@@ -91,6 +95,36 @@ class Account:
             age_ms=finished.age_ms,
             ms=ended.ms,
             **stages.to_ms(accept_us=accept_us, age_ms=finished.age_ms),
+        )
+        if self._tracing is not None:
+            self._trace(self._tracing, message, ended, way, finished, stages)
+
+    @staticmethod
+    def _trace(
+        tracing: Tracing, message: Claimed, ended: Ended, way: Way, finished: Finished, stages: Stages
+    ) -> None:
+        request_id, traceparent, accept_us = _origin_of(message)
+        attributes = known(
+            message_id=message.id,
+            request_id=request_id,
+            caller=message.caller,
+            agent=message.agent,
+            channel=way.channel,
+            channel_kind=way.kind,
+            template=message.template,
+            priority=message.priority,
+            attempt=message.attempts + 1,
+            outcome=ended.outcome,
+            phase=ended.phase,
+            reply_code=ended.reply_code,
+            enhanced_code=ended.enhanced_code,
+            defect=ended.defect,
+            state=finished.state,
+            age_ms=finished.age_ms,
+            **stages.to_ms(accept_us=accept_us, age_ms=finished.age_ms),
+        )
+        tracing.attempt(
+            traceparent, ended.ms / 1000, attributes, failed=ended.outcome in ("refused", "ambiguous")
         )
 
     def _count(self, message: Claimed, ended: Ended, way: Way, finished: Finished) -> None:

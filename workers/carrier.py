@@ -6,7 +6,6 @@ from collections.abc import Coroutine, Iterable
 from typing import Any
 
 from arq.connections import ArqRedis
-from structlog.typing import FilteringBoundLogger
 
 from postroom import rounds
 from postroom.config.change import Change
@@ -18,7 +17,6 @@ from postroom.ledger.clients import end_tasks
 from postroom.ledger.delivery import Claimed, Delivery, Finished, Pace
 from postroom.ledger.errors import LedgerError
 from postroom.ledger.reading import Reading
-from postroom.metrics import CarrierMetrics
 from postroom.outcome import ChannelFault
 from workers.account import Account
 from workers.attempt import Attempt, Ended
@@ -44,16 +42,14 @@ class Carrier:
         bell: Bell,
         arq: ArqRedis,
         notes: Notes,
-        metrics: CarrierMetrics,
-        log: FilteringBoundLogger,
+        account: Account,
     ) -> None:
         self.config = config
         self.delivery = delivery
         self.bell = bell
         self.notes = notes
-        self.metrics = metrics
-        self.log = log
-        self.account = Account(metrics, log)
+        self.account = account
+        self.metrics, self.log = account.metrics, account.log
         self.holdings = Holdings()
         self.outbox = Outbox(delivery, self.ledger_failed)
         self.linger = seconds(config.worker.linger)

@@ -29,6 +29,8 @@ from postroom.settings import Settings
 from postroom.supervise import supervise
 from postroom.telemetry import Telemetry
 from postroom.templates import TemplateSet
+from postroom.tracing import open_tracing
+from workers.account import Account
 from workers.attempt import Attempt
 from workers.bell import Bell
 from workers.carrier import Carrier
@@ -76,15 +78,18 @@ class WorkerProcess:
                 heart=heart,
             )
             await stack.enter_async_context(telemetry)
-            carrier, bell = self._build_carrier(client, arq, metrics)
+            tracing = open_tracing(self._settings, "worker")
+            carrier, bell = self._build_carrier(client, arq, Account(metrics, self._log, tracing))
             exporting = self._begin("export", exporter.keep_asking)
             await self._serve(carrier, bell, heart, client, arq)
+            if tracing is not None:
+                await tracing.aclose()
             await end_tasks(exporting)
             await exporter.give_up()
         self._log.info("service.stopped")
 
-    def _build_carrier(self, client: Redis, arq: ArqRedis, metrics: CarrierMetrics) -> tuple[Carrier, Bell]:
-        config = self._config
+    def _build_carrier(self, client: Redis, arq: ArqRedis, account: Account) -> tuple[Carrier, Bell]:
+        config, metrics = self._config, account.metrics
         pipe = open_pipe(
             config.redis.url,
             deadline=PIPE_SECONDS,
@@ -104,7 +109,7 @@ class WorkerProcess:
         # Its own client: a read that waits for a ring must not have the time limit of the others.
         bell = Bell(reading_client(config.redis.url, timeout=None))
         notes = Notes(Journal(client), self._log)
-        carrier = Carrier(config, delivery, reading, attempt, bell, arq, notes, metrics, self._log)
+        carrier = Carrier(config, delivery, reading, attempt, bell, arq, notes, account)
         self._live.subscribe(carrier.apply)
         self._live.subscribe(
             lambda _: notes("config.reloaded", service="worker", config_hash=self._live.digest)

@@ -99,6 +99,16 @@ seccompProfile:
   value: {{ .Values.logging.format }}
 - name: POSTROOM_LOG_LEVEL
   value: {{ .Values.logging.level }}
+{{- if .Values.tracing.enabled }}
+- name: POSTROOM_TRACES
+  value: otlp
+- name: OTEL_EXPORTER_OTLP_ENDPOINT
+  value: {{ .Values.tracing.endpoint | quote }}
+- name: OTEL_TRACES_SAMPLER
+  value: parentbased_traceidratio
+- name: OTEL_TRACES_SAMPLER_ARG
+  value: {{ .Values.tracing.share | quote }}
+{{- end }}
 {{- with .Values.templates.dir }}
 - name: POSTROOM_TEMPLATES_DIR
   value: {{ . }}
