@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from postroom.cli.admin import AdminApi
-from postroom.errors import UsageError
+from postroom.errors import PostroomError
 
 BAR = 30
 SHOWN = 50
@@ -38,8 +38,6 @@ def list_failed(options: argparse.Namespace) -> int:
 
 def replay_failed(options: argparse.Namespace) -> int:
     """Count what would be sent again; with --yes send it again, paced, and go on where it was broken off."""
-    if options.rate <= 0:
-        raise UsageError("--rate must be more than 0")
     api = AdminApi(options)
     search = _Search(api, options)
     rows = list(search)
@@ -106,14 +104,20 @@ class _Replay:
                 self._left += not answer["done"]
                 self._show(n + 1, total)
         except KeyboardInterrupt:
-            self._end_bar()
-            print(f"Broken off: {self._done} sent again, {total - self._done - self._left} are left.")
-            print(f"To go on: the same command with --ended-before {self._ended_before} --yes.")
+            self._break_off(total)
             return 130
+        except PostroomError:
+            self._break_off(total)
+            raise
         self._end_bar()
         left = f", {self._left} could not be (sent, cancelled or forgotten meanwhile)" if self._left else ""
         print(f"{self._done} message(s) sent again{left}.")
         return 0
+
+    def _break_off(self, total: int) -> None:
+        self._end_bar()
+        print(f"Broken off: {self._done} sent again, {total - self._done - self._left} are left.")
+        print(f"To go on: the same command with --ended-before {self._ended_before} --yes.", flush=True)
 
     def _show(self, n: int, total: int) -> None:
         if sys.stderr.isatty():

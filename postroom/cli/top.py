@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 from postroom.cli.admin import AdminApi
+from postroom.errors import PostroomError
 
 HEAD = (
     f"{'AGENT':<22}{'STATE':<9}{'IN/S':>8}{'OUT/S':>8}{'WAITING':>9}{'DUE':>8}{'OLDEST':>9}{'CONN':>6}"
@@ -27,13 +28,22 @@ class _Sample:
 
 
 def show_top(options: argparse.Namespace) -> int:
-    """Print a table every `--interval` seconds, over itself on a terminal, until Ctrl-C."""
+    """Print a table every `--interval` seconds, over itself on a terminal, until Ctrl-C.
+
+    Once it has begun, a turn without an answer is told and the next one tried: the API may be what is restarting.
+    """
     api, live = AdminApi(options), sys.stdout.isatty() and not options.once
     before = _Sample(api)
     try:
         while True:
             time.sleep(1.0 if options.once else options.interval)
-            now = _Sample(api)
+            try:
+                now = _Sample(api)
+            except PostroomError as error:
+                if options.once:
+                    raise
+                print(f"{time.strftime('%H:%M:%S')}  {error}", file=sys.stderr)
+                continue
             if live:
                 print(CLEAR, end="")
             _print_table(before, now, shutil.get_terminal_size().lines - 4 if live else None)
