@@ -13,6 +13,7 @@ from service.admin_schema import (
     AgentView,
     Body,
     FaultView,
+    LastErrorView,
     PauseBody,
     Paused,
     PreferBody,
@@ -117,6 +118,23 @@ class AgentActs:
                 FaultView(channel, fault.cause, moment(fault.since), moment(fault.till), fault.text)
                 for channel, fault in sorted(standing.faults.items())
             ],
+            last_error=_view_last_error(standing),
             preferred=standing.preferred,
             preferred_until=moment(standing.preferred_till) if standing.preferred else None,
         )
+
+
+def _view_last_error(standing: Standing) -> LastErrorView | None:
+    error = standing.last_error
+    if error is None:
+        return None
+    ago = max(0, standing.now - error.at) / 1000
+    return LastErrorView(
+        moment(error.at),
+        ago,
+        error.channel,
+        error.outcome,
+        error.phase,
+        error.reply_code or None,
+        error.enhanced_code or None,
+    )

@@ -183,6 +183,18 @@ class FaultView(Struct, frozen=True):
     text: str
 
 
+class LastErrorView(Struct, frozen=True):
+    """What the agent's last attempt met that did not send to everybody."""
+
+    at: str
+    seconds_ago: float
+    channel: str
+    outcome: str
+    phase: str
+    reply_code: str | None
+    enhanced_code: str | None
+
+
 class AgentView(Struct, frozen=True, kw_only=True):
     """An agent at a glance. `state` is working, paused or stopped (no channel is left).
 
@@ -205,6 +217,7 @@ class AgentView(Struct, frozen=True, kw_only=True):
     oldest_due_seconds: float = 0.0
     connections: int = 0
     faults: list[FaultView] = []
+    last_error: LastErrorView | None = None
     preferred: str | None = None
     preferred_until: str | None = None
 

@@ -17,7 +17,9 @@ def positive(text: str) -> float:
 def _add_top(commands: Commands) -> None:
     parser = add_asking(commands, "top", "watch all agents: rates, depth, age, connections, breaker, last error",
                   later("top", "show_top"), "  postroom top\n  postroom top --once")  # fmt: skip
-    parser.add_argument("--interval", type=positive, default=2.0, metavar="SECONDS", help="default: %(default)s")
+    parser.add_argument(
+        "--interval", type=positive, default=2.0, metavar="SECONDS", help="default: %(default)s"
+    )
     parser.add_argument("--once", action="store_true", help="print one table, over one second, and end")
 
 

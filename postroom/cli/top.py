@@ -14,6 +14,7 @@ HEAD = (
     "  BREAKER, LAST ERROR"
 )
 ENDED = ("sent", "partly_sent", "failed", "expired", "cancelled", "suppressed", "unconfirmed")
+LATELY = 3600.0  # seconds; an error that is older says nothing about now
 CLEAR = "\x1b[H\x1b[J"
 
 
@@ -88,7 +89,12 @@ def _error(row: dict[str, Any]) -> str:
     if row["state"] == "paused":
         return f"paused by {row['who']}: {row['reason']}"
     faults = [f"{fault['channel']}: {fault['cause']}, {fault['text']}" for fault in row["faults"]]
-    return "; ".join(faults)
+    last = row.get("last_error")
+    if faults or last is None or last["seconds_ago"] > LATELY:
+        return "; ".join(faults)
+    codes = [str(code) for code in (last["reply_code"], last["enhanced_code"]) if code]
+    what = " ".join([last["outcome"], *codes])
+    return f"{last['channel']}: {what} at {last['phase']}, {_age(last['seconds_ago'])} ago"
 
 
 def _age(seconds: float) -> str:

@@ -26,6 +26,17 @@ class Pause(Struct, frozen=True):
     reason: str
 
 
+class LastError(Struct, frozen=True):
+    """What the last attempt met that did not send to everybody; `at` in ms, codes empty where there were none."""
+
+    at: int
+    channel: str
+    outcome: str
+    phase: str
+    reply_code: str
+    enhanced_code: str
+
+
 class Standing(Struct, frozen=True):
     """What stands over an agent at `now` (Redis's clock, ms).
 
@@ -43,6 +54,7 @@ class Standing(Struct, frozen=True):
     preferred: str | None = None
     preferred_till: int = 0
     faults: dict[str, StoredFault] = {}
+    last_error: LastError | None = None
 
     @property
     def stood_still(self) -> int:
@@ -79,7 +91,15 @@ def read_standing(halt: Mapping[bytes, bytes], faults: Mapping[bytes, bytes], no
         preferred=get.get("pc") if preferred_till > now else None,
         preferred_till=preferred_till,
         faults=_read_faults(faults),
+        last_error=_read_last_error(get.get("le")),
     )
+
+
+def _read_last_error(text: str | None) -> LastError | None:
+    if text is None:
+        return None
+    at, channel, outcome, phase, code, enhanced, *_ = text.split("|")
+    return LastError(int(at), channel, outcome, phase, code, enhanced)
 
 
 def _read_faults(fields: Mapping[bytes, bytes]) -> dict[str, StoredFault]:

@@ -125,6 +125,7 @@ async def test_top_shows_the_agent_in_trouble_first(folder: Path):
         agents = {"other": agent_toml("other", channel("other", busy.port))}
         async with running(folder, receiver.port, agents=agents) as stack:
             waiting = await stack.accept(sample("w-1", agent="other"))
+            await fail_some(stack, receiver, 1)
 
             async def stopped():
                 return (await stack.get(waiting))["reason"]["code"] == "channel_throttle"
@@ -141,6 +142,7 @@ async def test_top_shows_the_agent_in_trouble_first(folder: Path):
             assert "relay: throttle" in lines[2]
             row = next(line for line in lines if line.startswith("orders "))
             came, went, connections = float(row.split()[2]), float(row.split()[3]), int(row.split()[7])
+            assert re.search(r"  relay: refused 550 5\.1\.1 at rcpt, \d+\.\ds ago$", row), row
             assert came > 1
             assert went > 1
             assert connections >= 1

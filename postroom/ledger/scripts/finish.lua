@@ -54,6 +54,9 @@ local function widen()
     else redis.call('HSET', WIDTH, 'w', width + 1) end
 end
 
+-- Told of the agent (`postroom top`): what its last attempt met that did not send to everybody.
+if string.find(codes, '[fda]') then redis.call('HSET', HALT, 'le', string.format('%.0f|', now) .. ARGV[9]) end
+
 local guarded = current and is_guarded()
 if guarded and not string.find(codes, 'd', 1, true) then
     redis.call('HSET', record_key(m.id), 's', 'queued', 'ph', 'released')
