@@ -1,14 +1,15 @@
 """The last log line of a message that no attempt ended; `workers.account` writes those of attempts."""
 
-from collections.abc import Callable
+from structlog.typing import FilteringBoundLogger
 
 from postroom.ledger.ends import Ended
 from postroom.ledger.keys import agent_of
+from postroom.log_events import QUIET_ENDS
 from postroom.origin import trace_id_of
 
 
 def tell_end(
-    tell: Callable[..., None],
+    log: FilteringBoundLogger,
     ended: Ended,
     *,
     superseded_by: str | None = None,
@@ -16,6 +17,7 @@ def tell_end(
     operator: bool | None = None,
 ) -> None:
     """Write the line, as wide as any other: the whole age was waiting."""
+    tell = log.info if ended.state in QUIET_ENDS or ended.how == "settled" else log.warning
     event = "message.resolved" if ended.how == "settled" else f"message.{ended.state}"
     tell(
         event,

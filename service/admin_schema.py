@@ -186,7 +186,7 @@ class FaultView(Struct, frozen=True):
 class LastErrorView(Struct, frozen=True):
     """What the agent's last attempt met that did not send to everybody."""
 
-    at: str
+    at: str | None
     seconds_ago: float
     channel: str
     outcome: str

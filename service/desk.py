@@ -138,7 +138,7 @@ class Desk:
             self._account_braked(offer, first=accepted.created.storm_began)
         for ended in accepted.created.superseded:
             self._count_end(ended)
-            tell_end(log.info, ended, superseded_by=offer.id, ended_by_request=origin.request_id)
+            tell_end(self._log, ended, superseded_by=offer.id, ended_by_request=origin.request_id)
 
     def _account_replay(self, record: Record | None, origin: Origin) -> None:
         assert record is not None
@@ -177,7 +177,7 @@ class Desk:
         if ended is None:
             return False
         self._count_end(ended)
-        tell_end(self._log.warning, ended)
+        tell_end(self._log, ended)
         return True
 
     def account_cancelled(self, ended: Ended, request_id: str) -> None:
@@ -185,7 +185,7 @@ class Desk:
         if ended.state == State.CANCELLED:
             self.metrics.cancelled.labels(ended.caller, agent_of(ended.id)).inc()
         self._count_end(ended)
-        tell_end(self._log.info, ended, ended_by_request=request_id)
+        tell_end(self._log, ended, ended_by_request=request_id)
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[None]:

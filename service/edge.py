@@ -17,7 +17,7 @@ from postroom.errors import Code, RefusedError
 from postroom.ledger.keys import agent_of
 from postroom.metrics import EdgeMetrics
 from postroom.origin import Origin, read_traceparent
-from postroom.tracing import AcceptSpan, Tracing, known
+from postroom.tracing import AcceptSpan, Attributes, Tracing, known
 from service.auth import Authenticator
 from service.problem import problem_of
 
@@ -156,7 +156,7 @@ def _end_span(span: AcceptSpan, scope: Scope, answer: Answer) -> None:
         code=answer.code,
         request_id=scope["state"]["request_id"],
     )
-    http = {
+    http: Attributes = {
         "http.request.method": "POST",
         "http.route": "/v1/messages",
         "http.response.status_code": answer.status,

@@ -123,7 +123,7 @@ class OperatorDesk:
         """Count and log messages that an operator's act has ended, or settled."""
         for one in ended:
             self._metrics.finished.labels(agent_of(one.id), one.priority, one.state).inc()
-            tell_end(self._log.info, one, operator=True)
+            tell_end(self._log, one, operator=True)
 
 
 def who_of(call: Call, as_user: str) -> str:

@@ -6,6 +6,7 @@ from postroom.ending import tell_end
 from postroom.ledger.delivery import Claim, Claimed, Finished
 from postroom.ledger.ends import Ended as EndedByItself
 from postroom.ledger.keys import agent_of
+from postroom.log_events import QUIET_ENDS
 from postroom.metrics import CarrierMetrics, Children
 from postroom.origin import trace_id_of
 from postroom.states import State
@@ -49,7 +50,7 @@ class Account:
     def ended(self, ended: EndedByItself) -> None:
         """Tell of a message that ended without an attempt."""
         self.metrics.finished.labels(agent_of(ended.id), ended.priority, ended.state).inc()
-        tell_end(self.log.warning, ended)
+        tell_end(self.log, ended)
 
     def attempt(
         self, message: Claimed, ended: Ended, way: Way, finished: Finished | None, stages: Stages
@@ -71,7 +72,8 @@ class Account:
         request_id, traceparent, accept_us = _origin_of(message)
         last = finished.next_in_ms is None
         event = f"message.{finished.state}" if last else f"attempt.{ended.outcome}"
-        tell = self.log.info if ended.outcome in ("sent", "deferred") else self.log.warning
+        quiet = finished.state in QUIET_ENDS if last else ended.outcome in ("sent", "deferred")
+        tell = self.log.info if quiet else self.log.warning
         tell(
             event,
             message_id=message.id,

@@ -23,7 +23,7 @@ async def test_an_unconfirmed_message_is_settled_as_sent(ledger):
     """A person, or a report, resolves it once; refused recipients stay refused."""
     offer = await make_unconfirmed(ledger, "af")
     resolved = await ledger.operating.resolve(offer.id)
-    assert (State.PARTLY_SENT, True, "normal") == (resolved.state, resolved.by_us, resolved.priority)
+    assert (State.PARTLY_SENT, True, "normal") == (resolved.state, resolved.by_us, resolved.ended.priority)
     assert "sf" == await ledger.letters(offer.id)
     resolved = await ledger.operating.resolve(offer.id)
     assert (State.PARTLY_SENT, False) == (resolved.state, resolved.by_us)

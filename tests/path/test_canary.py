@@ -13,13 +13,18 @@ CANARY = '[agents.orders.canary]\nto = "canary@sink.example"\nevery = "1s"\nprio
 GOOD = 'postroom_canary_last_good_timestamp_seconds{agent="orders"}'
 
 
+async def start_another_api(stack):
+    """Start a second API, on ports of its own."""
+    port = stack.worker_metrics["other"] = free_port()
+    process = stack._start("other", "service", {"POSTROOM_PORT": str(free_port())}, port, ())
+    await stack._until_up("other", process, lambda: stack._answers(f"http://127.0.0.1:{port}/readyz"))
+
+
 async def test_one_an_interval_and_the_moment_of_the_last_good_one(folder: Path):
     """Of two APIs one sends them; the handle moves while the provider says yes, and stands still when it says no."""
     async with Receiver() as receiver, Stack(folder, receiver.port, agent=CANARY) as stack:
         await asyncio.gather(stack.start_api(), stack.start_workers("one", "two"))
-        stack.worker_metrics["other"] = free_port()
-        environ = {"POSTROOM_PORT": str(free_port())}
-        stack._start("other", "service", environ, stack.worker_metrics["other"], ())
+        await start_another_api(stack)
         await receiver.until_mails(4)
         assert {1} == set(receiver.copies().values())
         assert [["canary@sink.example"]] * 4 == [mail.recipients for mail in receiver.mails[:4]]

@@ -127,5 +127,6 @@ async def test_an_end_without_an_attempt_is_as_wide(folder, smtpd: Smtpd):
                 "request_id": "from-the-caller", "trace_id": TRACE[3:35],
             }.items() <= line.items()  # fmt: skip
             assert line["template"].startswith("order_shipped@")
+            assert EVENTS[line["event"]].level == line["level"]
             assert line["queue_ms"] == line["age_ms"] >= 0
             assert line["accept_ms"] > 0
