@@ -122,6 +122,7 @@ def test_every_variable_is_one_the_processes_know(case, tmp_path):
             "REDIS_URL",
             "ARQ_URL",
             "TEMPLATES_DIR",
+            "TRACES",
         }
         assert {n for n in told if n.startswith("POSTROOM_")} <= {f"POSTROOM_{n}" for n in known}
     for o in objects:
