@@ -9,7 +9,7 @@ from msgspec import Struct
 from postroom.config.structs import Agent
 from postroom.due import day_used_up_until, paced_until, reopens_at, stopped_channels
 from postroom.ledger.reading import StoredMessage
-from postroom.ledger.record import Hold, Record
+from postroom.ledger.record import Hold, RecipientRecord, Record
 from postroom.ledger.standing import StoredFault
 from postroom.outcome import BY_A_PERSON
 from postroom.states import State
@@ -23,6 +23,17 @@ CANCELLED = {
     "superseded": "A newer message with the same collapse_key took its place.",
     "operator": "An operator cancelled it.",
     "caller": "Its caller cancelled it.",
+}
+# What Postroom refused itself, before a word of it was said to the other side: by the code it gave for that.
+REFUSED_HERE = {
+    "5.6.7": "The channel's server does not offer SMTPUTF8, which addresses beyond ASCII before the @ need.",
+    "5.6.3": "The channel's server does not offer 8BITMIME, which a header beyond ASCII needs.",
+    "5.3.4": "It is larger than the channel's server takes.",
+    "5.1.3": "The recipient's address cannot be said in SMTP.",
+    "5.1.7": "The sender's address cannot be said in SMTP.",
+    "SM_127": "It has more recipients, attachments or Reply-To addresses than ZeptoMail takes.",
+    "SM_129": "Its subject, a name or its attachments are longer than ZeptoMail takes.",
+    "TM_3501": "ZeptoMail takes no attachment of this kind.",
 }
 STORM = "The storm brake holds it: one recipient was sent one template too often. An operator can release it."
 
@@ -67,6 +78,13 @@ def is_superseded(record: Record) -> bool:
     return any(event.type == "message.superseded" for event in record.timeline)
 
 
+def refused_here(recipient: RecipientRecord) -> str | None:
+    """Say why Postroom itself refused a recipient; None where the other side did, or somebody will try again."""
+    if recipient.state != State.FAILED or recipient.reply_code is not None:
+        return None
+    return REFUSED_HERE.get(recipient.enhanced_code or "")
+
+
 def storm_reason(name: str, agent: Agent | None, since: int) -> Reason:
     """Return the reason of a message that the storm brake of its agent holds since then, in ms."""
     owner = agent.owner if agent else ""
@@ -90,7 +108,9 @@ def _explain_end(record: Record) -> Reason | None:
         case State.FAILED:
             whose = {recipient.whose for recipient in record.recipients}
             fault = whose.pop() if len(whose) == 1 else "recipient"
-            return Reason("refused", fault, REFUSED[fault], since)
+            texts = {refused_here(recipient) for recipient in record.recipients}
+            text = texts.pop() if len(texts) == 1 else None
+            return Reason("refused", fault, text or REFUSED[fault], since)
         case State.PARTLY_SENT:
             return _explain_partly_sent(record, since)
         case State.EXPIRED:

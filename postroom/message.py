@@ -49,7 +49,8 @@ class Payload(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     v: int = 1
     message_id: str  # the header field, with its angle brackets; equal over all attempts
-    sender: Address
+    sender: Address  # the author, who stands in From
+    submitter: Address | None = None  # who stands in Sender, where that is somebody else
     to: tuple[Address, ...]
     cc: tuple[Address, ...] = ()
     bcc: tuple[Address, ...] = ()
@@ -111,7 +112,8 @@ class Mail(Struct, frozen=True, kw_only=True):
     id: str
     message_id: str
     date: float
-    sender: Address
+    sender: Address  # the author, who stands in From
+    submitter: Address | None = None  # who stands in Sender
     to: tuple[Address, ...]
     cc: tuple[Address, ...] = ()
     bcc: tuple[Address, ...] = ()

@@ -73,21 +73,15 @@ class AcceptMessage:
         self._ring = ring
 
     async def __call__(self, identity: Identity, decoded: Decoded, origin: Origin) -> Accepted:
-        """Check the request and record it, or find what its ref names.
+        """Check the request and record it, or find what its ref names, which wins over any other refusal.
 
         Raises:
             RefusedError: 403 or 422 for the request, 409 where the ref names another one, 503 for the ledger.
         """
-        request = decoded.request
-        agent = _allowed_agent(identity, request)
-        await self._bring_version(request.template)
-        files = await self._find_files(identity, request)
-        if len(files) < len(_named_files(request)):
-            # Its file may be over while the message it went with is not: a repeated call is answered all the same.
-            known = await self._find_known(identity, request)
-            if known is not None:
-                return known
-        offer = self._make_offer(identity, agent, decoded, files, origin)
+        try:
+            offer, _ = await self.rehearse(identity, decoded, origin)
+        except RefusedError as refused:
+            return await self._repeated(identity, decoded, refused)
         try:
             reach("accept.before_script")
             reply = await self._acceptance.accept(offer)
@@ -102,7 +96,7 @@ class AcceptMessage:
         match reply:
             case Created():
                 if reply.ring:
-                    self._ring(request.agent)
+                    self._ring(offer.agent)
                 return Accepted(offer, reply, None)
             case Exists():
                 _refuse_conflict(offer.digests, reply)
@@ -137,10 +131,19 @@ class AcceptMessage:
         except LedgerError:
             raise unavailable() from None
 
-    async def _find_known(self, identity: Identity, request: MessageRequest) -> Accepted | None:
-        """Return the message under the request's ref, if there is one and its request was the same."""
-        if request.client_ref is None:
-            return None
+    async def _repeated(self, identity: Identity, decoded: Decoded, refused: RefusedError) -> Accepted:
+        """Answer a refused request by its ref, where that has a message already: what was accepted stays accepted.
+
+        A stricter template or a change of the configuration may refuse today what was taken yesterday. The ref is
+        looked for only when a refusal is to be told, so that costs the others nothing.
+
+        Raises:
+            RefusedError: `refused` where the ref is new, a conflict where it names other content, 503 for the ledger.
+        """
+        request = decoded.request
+        # With a field that could not be read, nobody can say that the request is the same.
+        if refused.code == Code.UNAVAILABLE or decoded.faults or request.client_ref is None:
+            raise refused
         digests = self._digests()
         ref = digests.ref(identity.name, request.agent, request.client_ref)
         try:
@@ -148,7 +151,7 @@ class AcceptMessage:
         except LedgerError:
             raise unavailable() from None
         if found is None:
-            return None
+            raise refused
         _refuse_conflict(digests.fields(field_values(request)), found)
         return Accepted(None, None, found.record)
 
@@ -244,6 +247,7 @@ def _make_payload(
     return Payload(
         message_id=f"<{message_id.rpartition('-')[2]}@{domain}>",
         sender=checked.sender,
+        submitter=checked.submitter,
         to=checked.to,
         cc=checked.cc,
         bcc=checked.bcc,

@@ -8,7 +8,7 @@ from functools import lru_cache
 from types import MappingProxyType
 
 from postroom.address import AddressError, domain_of, parse_address
-from postroom.config.rules import allowed_domains, carries_provider_keys
+from postroom.config.rules import allowed_domains, carries_provider_keys, carries_sender
 from postroom.config.structs import Agent, From
 from postroom.decode import MAX_FAULTS, Fault, join
 from postroom.errors import Code, RefusedError
@@ -58,6 +58,7 @@ class Checked:
         self.reply_to = self._mailboxes("/reply_to", request.reply_to)
         self._check_recipients(agent.per_day)
         self.sender = self._sender(request.from_, agent)
+        self.submitter = self._submitter(request.sender, agent)
         self.template = self._template(request, templates)
         self.content = self._content(request.content)
         self.attachments, self.blobs = self._attachments(request.attachments, agent)
@@ -73,9 +74,11 @@ class Checked:
         raise RefusedError(code, FAULTS_DETAIL, faults=self.faults[:MAX_FAULTS])
 
     def check_sender_allowed(self, agent: Agent) -> None:
-        """Refuse a From outside the agent's domains."""
+        """Refuse a From or a Sender outside the agent's domains."""
         if domain_of(self.sender.address) not in allowed_domains(agent):
             raise RefusedError(Code.FROM_NOT_ALLOWED, "The From domain is not among the agent's domains.")
+        if self.submitter and domain_of(self.submitter.address) not in allowed_domains(agent):
+            raise RefusedError(Code.FROM_NOT_ALLOWED, "The Sender's domain is not among the agent's domains.")
         if agent.only_from and self.sender.address.lower() != _author(agent.sender).address.lower():
             raise RefusedError(Code.FROM_NOT_ALLOWED, "The agent sends as its own From address only.")
 
@@ -123,6 +126,19 @@ class Checked:
         if "@" in looks(given.name or ""):
             self._say("/from/name", "must not look like an address")
         return self._mailbox("/from", given)
+
+    def _submitter(self, given: Mailbox | None, agent: Agent) -> Address | None:
+        """Return who stands in Sender; nobody where it is the author (RFC 5322 §3.6.2)."""
+        submitter = None if agent.submitter is None else _author(agent.submitter)
+        if given is not None:
+            if "@" in looks(given.name or ""):
+                self._say("/sender/name", "must not look like an address")
+            submitter = self._mailbox("/sender", given)
+        if submitter is None or submitter.address.lower() == self.sender.address.lower():
+            return None
+        if not carries_sender(agent):
+            self._say("/sender", "the agent's first channel cannot carry a Sender: only SMTP can")
+        return submitter
 
     def _template(self, request: MessageRequest, templates: Shelf) -> Template | None:
         chosen = request.template

@@ -27,7 +27,7 @@ def template_schemas(templates: tuple[Template, ...], choice: dict[str, Any]) ->
     mapping: dict[str, str] = {}
     for template in templates:
         stem = _stem(template.name, schemas)
-        variables = variables_schema(template.variables)
+        variables = variables_schema(template.variables, template.shown)
         schemas[f"{stem}Variables"] = {"title": f"{stem}Variables", **variables}
         schemas[f"{stem}Template"] = {
             "title": f"{stem}Template",

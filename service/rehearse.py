@@ -50,7 +50,7 @@ class Plan(Struct, frozen=True, kw_only=True):
 
 
 class DryRunView(Struct, frozen=True, kw_only=True):
-    """What a dry run answers. `size` is in bytes, as the message would be sent over SMTP, attachments encoded."""
+    """What a dry run answers. `size` is in bytes, attachments encoded: what SMTP without extensions would carry."""
 
     dry_run: bool
     subject: str
@@ -130,6 +130,7 @@ def _size(offer: Offer, content: Content, now: int) -> int:
         message_id=payload.message_id,
         date=now / 1000,
         sender=payload.sender,
+        submitter=payload.submitter,
         to=payload.to,
         cc=payload.cc,
         bcc=payload.bcc,
@@ -155,6 +156,7 @@ def _options(request: MessageRequest, offer: Offer, delivery: Delivery) -> dict[
     limit, by = _limit(request, delivery)
     return {
         "from": Choice(payload.sender.address, "message" if request.from_ else "agent"),
+        "sender": _submitter(request, offer),
         "priority": _chosen(offer.priority, request.priority, delivery.priority, "default"),
         "retry_profile": _chosen(offer.retry_profile, None, delivery.retry_profile, "agent"),
         "on_ambiguous": _chosen(offer.on_ambiguous, request.on_ambiguous, delivery.on_ambiguous, "agent"),
@@ -165,6 +167,14 @@ def _options(request: MessageRequest, offer: Offer, delivery: Delivery) -> dict[
             moment(offer.deliver_before) if limit == "deliver_before" else offer.lifetime // 1000, by
         ),
     }
+
+
+def _submitter(request: MessageRequest, offer: Offer) -> Choice:
+    """Return who stands in Sender, if anybody does: RFC 5322 wants none where that is the author."""
+    submitter = offer.payload.submitter
+    if request.sender is not None:
+        return Choice(submitter and submitter.address, "message")
+    return Choice(submitter and submitter.address, "agent" if submitter else "default")
 
 
 def _limit(request: MessageRequest, delivery: Delivery) -> tuple[str, str]:

@@ -120,6 +120,15 @@ class MessageRequest(_Body, frozen=True, kw_only=True):
     template: TemplateChoice | None = None
     content: GivenContent | None = None
     from_: Mailbox | None = msgspec.field(name="from", default=None)
+    sender: (
+        Annotated[
+            Mailbox,
+            Meta(
+                description="Who sends it on behalf of `from`, of the agent's domains as well. Over SMTP only."
+            ),
+        ]
+        | None
+    ) = None
     headers: Annotated[dict[str, str], Meta(max_length=50)] = {}
     attachments: Annotated[tuple[GivenAttachment, ...], Meta(max_length=10)] = ()
     metadata: Annotated[dict[str, Annotated[str, Meta(max_length=256)]], Meta(max_length=MAX_METADATA)] = {}
@@ -153,6 +162,7 @@ FIELD_NUMBERS: dict[str, int] = {
     "deliver_before": 15,
     "priority": 16,
     "collapse_key": 17,
+    "sender": 18,
 }
 FIELD_NAMES = {number: name.rstrip("_") for name, number in FIELD_NUMBERS.items()}
 _DEFAULTS = {f.name: f.default for f in msgspec.structs.fields(MessageRequest)} | {

@@ -96,7 +96,7 @@ class TemplateDesk:
         template = self._current(name)
         return TemplateDetail(
             **self._summary(template),
-            variables=variables_schema(template.variables),
+            variables=variables_schema(template.variables, template.shown),
             delivery={k: v for k, v in msgspec.structs.asdict(template.delivery).items() if v is not None},
             example=example_request(template),
         )

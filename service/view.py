@@ -7,7 +7,16 @@ from msgspec import Struct
 from postroom.config.structs import Agent
 from postroom.config.units import milliseconds
 from postroom.due import next_attempt
-from postroom.explain import Reason, explain, held_reason, is_superseded, moment, state_sentence, storm_reason
+from postroom.explain import (
+    Reason,
+    explain,
+    held_reason,
+    is_superseded,
+    moment,
+    refused_here,
+    state_sentence,
+    storm_reason,
+)
 from postroom.ledger.accept import Created, Offer
 from postroom.ledger.files import StoredFile
 from postroom.ledger.reading import StoredMessage
@@ -25,12 +34,13 @@ class FileView(Struct, frozen=True):
 
 
 class RecipientReason(Struct, frozen=True):
-    """The answer that deferred or ended a recipient."""
+    """The answer that deferred or ended a recipient. `text` says why Postroom refused it without asking the channel."""
 
     code: str
     fault: str | None
     reply_code: int | None = None
     enhanced_code: str | None = None
+    text: str | None = None
 
 
 class RecipientView(Struct, frozen=True):
@@ -201,7 +211,7 @@ def _recipient_reason(recipient: RecipientRecord, record: Record) -> RecipientRe
         return RecipientReason("ambiguous", "agent", *codes)
     match recipient.state:
         case State.FAILED:
-            return RecipientReason("refused", recipient.whose, *codes)
+            return RecipientReason("refused", recipient.whose, *codes, refused_here(recipient))
         case State.QUEUED if recipient.reply_code is not None:
             return RecipientReason("deferred", recipient.whose, *codes)
         case State.EXPIRED:

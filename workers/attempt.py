@@ -65,7 +65,8 @@ class Ended(Struct, frozen=True):
     @property
     def went_silent(self) -> bool:
         """True where the other side had the mail before it, in part or in whole, and answered nothing about it."""
-        return not self.answered and self.defect is None and self.outcome in ("deferred", "ambiguous")
+        asked = self.defect is None and self.phase != Phase.RENDER
+        return asked and not self.answered and self.outcome in ("deferred", "ambiguous")
 
 
 class Attempt:
@@ -129,6 +130,7 @@ class Attempt:
             message_id=payload.message_id,
             date=claimed.accepted_at / 1000,
             sender=payload.sender,
+            submitter=payload.submitter,
             to=payload.to,
             cc=payload.cc,
             bcc=payload.bcc,

@@ -4,7 +4,7 @@ All of it is a draft, with lines that end in LF; `to_wire` ends them in CRLF, th
 """
 
 import binascii
-from collections.abc import Iterable
+from collections.abc import Sequence
 from hashlib import blake2b
 
 from msgspec import Struct
@@ -23,12 +23,14 @@ class Entity(Struct, frozen=True):
 
     fields: tuple[Field, ...]
     body: bytes
+    eight_bit: bool = False  # its body is not ASCII
 
 
-def text_part(kind: str, text: str) -> Entity:
+def text_part(kind: str, text: str, *, eight_bit: bool) -> Entity:
     """Make a `text/plain` or `text/html` part (`kind`) in UTF-8; every line end becomes the same.
 
-    It travels as it is when it is ASCII and its lines fit, else as quoted-printable or base64.
+    It travels as it is when its lines fit and it is ASCII, or `eight_bit` allows for more; else as quoted-printable
+    or base64.
     """
     try:
         raw = text.encode()
@@ -36,20 +38,22 @@ def text_part(kind: str, text: str) -> Entity:
         raise ComposeError("the content contains a lone surrogate") from None
     if b"\r" in raw:
         raw = raw.replace(CRLF, b"\n").replace(b"\r", b"\n")
-    encoding, body = _transfer(raw)
+    encoding, body = _transfer(raw, eight_bit=eight_bit)
     return Entity(
         (
             ("Content-Type", f"Content-Type: {kind}; charset=utf-8\n"),
             ("Content-Transfer-Encoding", f"Content-Transfer-Encoding: {encoding}\n"),
         ),
         body,
+        encoding == "8bit",
     )
 
 
-def _transfer(raw: bytes) -> tuple[str, bytes]:
+def _transfer(raw: bytes, *, eight_bit: bool) -> tuple[str, bytes]:
     """Choose the shortest transfer encoding that is safe for these lines, which end in LF."""
-    if raw.isascii() and has_short_lines(raw):
-        return "7bit", raw
+    ascii_only = raw.isascii()
+    if (ascii_only or eight_bit) and has_short_lines(raw):
+        return "7bit" if ascii_only else "8bit", raw
     # Quoted-printable adds two octets for each one it escapes, base64 one for every three.
     escaped = len(raw.translate(None, _PRINTABLE))
     if 6 * escaped <= len(raw):
@@ -63,7 +67,7 @@ def base64_lines(raw: bytes) -> bytes:
     return b"\n".join([coded[at : at + _BASE64_LINE] for at in range(0, len(coded), _BASE64_LINE)])
 
 
-def multipart(subtype: str, boundary: str, parts: Iterable[Entity]) -> Entity:
+def multipart(subtype: str, boundary: str, parts: Sequence[Entity]) -> Entity:
     """Put parts behind each other (RFC 2046 §5.1.1). `boundary` must not occur in any of them."""
     delimiter = f"--{boundary}"
     pieces: list[bytes] = []
@@ -71,14 +75,17 @@ def multipart(subtype: str, boundary: str, parts: Iterable[Entity]) -> Entity:
         head = "".join([field for _, field in part.fields])
         pieces += (f"{delimiter}\n{head}\n".encode(), part.body, b"\n")
     pieces.append(f"{delimiter}--\n".encode())
-    content_type = f'Content-Type: multipart/{subtype}; boundary="{boundary}"\n'
-    return Entity((("Content-Type", content_type),), b"".join(pieces))
+    fields = [("Content-Type", f'Content-Type: multipart/{subtype}; boundary="{boundary}"\n')]
+    eight_bit = any(part.eight_bit for part in parts)
+    if eight_bit:  # RFC 2045 §6.4: who holds eight bits says so, all the way up
+        fields.append(("Content-Transfer-Encoding", "Content-Transfer-Encoding: 8bit\n"))
+    return Entity(tuple(fields), b"".join(pieces), eight_bit)
 
 
 def boundary_stem(message_id: str, texts: list[Entity]) -> str:
     """Derive what all boundaries of a message begin with, equal on every attempt and in none of the texts.
 
-    Attachments need no look: neither base64 nor quoted-printable can hold `=_`.
+    Attachments need no look: base64 cannot hold `=_`.
     """
     attempt = 0
     while True:

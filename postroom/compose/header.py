@@ -17,6 +17,8 @@ _MAX_PLAIN_NAME = 60  # a longer display name is split into encoded words, which
 _ADDRESS = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.\xa1-\U0010ffff-]++@[A-Za-z0-9.-]++")
 _MESSAGE_ID = re.compile(r"<[!-;=?A-~]++@[!-;=?A-~]++>")
 
+TO_NOBODY = "To: undisclosed-recipients:;\n"  # an empty group (RFC 5322 §3.4)
+
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 

@@ -1,5 +1,7 @@
 """The whole message: header fields in their order, the parts in their nesting, and the final check."""
 
+from typing import NamedTuple
+
 from msgspec import Struct
 
 from postroom.compose import header
@@ -7,9 +9,19 @@ from postroom.compose.attachment import attachment_part, is_inline
 from postroom.compose.body import Entity, Field, boundary_stem, multipart, text_part
 from postroom.compose.check import ComposeError, to_wire
 from postroom.headers import is_structured, is_wellformed
-from postroom.message import Mail
+from postroom.message import Address, Mail
 
 _ID_FIELD = "X-Postroom-Id"
+
+
+class Wire(NamedTuple):
+    """What the bytes may hold beyond ASCII: 8BITMIME is for texts (RFC 6152), SMTPUTF8 for addresses (RFC 6531)."""
+
+    eight_bit: bool = False
+    smtputf8: bool = True
+
+
+SEVEN_BIT = Wire()
 
 
 class Composed(Struct, frozen=True):
@@ -23,14 +35,19 @@ class Composed(Struct, frozen=True):
     smtputf8: bool
 
 
-def compose(mail: Mail, extra: tuple[tuple[str, str], ...] = ()) -> Composed:
+def compose(mail: Mail, extra: tuple[tuple[str, str], ...] = (), wire: Wire = SEVEN_BIT) -> Composed:
     """Write a mail as the bytes of a message: CRLF only, no line above 998 bytes, no trace of bcc.
 
-    The same mail gives the same bytes on every call. `extra` are header fields of the channel. Whatever could
-    turn into a header field or a recipient that was not asked for raises `ComposeError`.
+    The same mail gives the same bytes on every call for the same `wire`. Where that has no SMTPUTF8, To and Cc name
+    only those who can be reached by it. `extra` are header fields of the channel. Whatever could turn into a header
+    field or a recipient that was not asked for raises `ComposeError`.
     """
-    content = _content(mail)
-    fields = [*_header(mail, extra), ("MIME-Version", "MIME-Version: 1.0\n"), *content.fields]
+    content = _content(mail, eight_bit=wire.eight_bit)
+    fields = [
+        *_header(mail, extra, smtputf8=wire.smtputf8),
+        ("MIME-Version", "MIME-Version: 1.0\n"),
+        *content.fields,
+    ]
     head = "".join([field for _, field in fields]).encode()
     end = b"" if content.body.endswith(b"\n") else b"\n"
     draft = b"".join((head, b"\n", content.body, end))
@@ -38,11 +55,16 @@ def compose(mail: Mail, extra: tuple[tuple[str, str], ...] = ()) -> Composed:
     return Composed(data, eight_bit=not data.isascii(), smtputf8=not head.isascii())
 
 
-def _header(mail: Mail, extra: tuple[tuple[str, str], ...]) -> list[Field]:
+def _header(mail: Mail, extra: tuple[tuple[str, str], ...], *, smtputf8: bool) -> list[Field]:
     fields = [("From", header.mailboxes("From", (mail.sender,)))]
-    for name, addresses in (("Reply-To", mail.reply_to), ("To", mail.to), ("Cc", mail.cc)):
+    if mail.submitter is not None:
+        fields.append(("Sender", header.mailboxes("Sender", (mail.submitter,))))
+    to, cc = (mail.to, mail.cc) if smtputf8 else (_in_ascii(mail.to), _in_ascii(mail.cc))
+    for name, addresses in (("Reply-To", mail.reply_to), ("To", to), ("Cc", cc)):
         if addresses:
             fields.append((name, header.mailboxes(name, addresses)))
+    if mail.to and not to:
+        fields.append(("To", header.TO_NOBODY))
     fields += (
         ("Subject", header.unstructured("Subject", mail.content.subject)),
         ("Date", header.date(int(mail.date))),
@@ -66,11 +88,15 @@ def _given(name: str, value: str) -> str:
     return header.unstructured(name, value)
 
 
-def _content(mail: Mail) -> Entity:
+def _in_ascii(addresses: tuple[Address, ...]) -> tuple[Address, ...]:
+    return tuple([one for one in addresses if one.address.isascii()])
+
+
+def _content(mail: Mail, *, eight_bit: bool) -> Entity:
     """Nest the parts: mixed(alternative(text, related(html, images)), attachments), each where needed."""
-    text = None if mail.content.text is None else text_part("text/plain", mail.content.text)
-    html = None if mail.content.html is None else text_part("text/html", mail.content.html)
-    texts = [part for part in (text, html) if part is not None]
+    html = mail.content.html
+    given = (("text/plain", mail.content.text), ("text/html", html))
+    texts = [text_part(kind, text, eight_bit=eight_bit) for kind, text in given if text is not None]
     if not texts:
         raise ComposeError("the content has neither text nor html")
     if len(texts) == 1 and not mail.attachments:

@@ -10,7 +10,16 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from postroom.address import AddressError, domain_of, parse_address
-from postroom.config.structs import Agent, Caller, ChannelConfig, Config, SmtpChannel, Token, ZeptomailChannel
+from postroom.config.structs import (
+    Agent,
+    Caller,
+    ChannelConfig,
+    Config,
+    From,
+    SmtpChannel,
+    Token,
+    ZeptomailChannel,
+)
 from postroom.config.units import seconds
 from postroom.decode import Fault
 from postroom.ledger.redis_url import find_url_problem, is_cluster
@@ -112,13 +121,11 @@ def _agent_faults(name: str, agent: Agent) -> Iterator[Fault]:
 
 
 def _sender_faults(at: str, agent: Agent) -> Iterator[Fault]:
-    author = _address_fault(f"{at}/from/address", agent.sender.address)
-    if author:
-        yield author
-    elif domain_of(parse_address(agent.sender.address)) not in allowed_domains(agent):
-        yield Fault(f"{at}/from/address", "its domain is not among the agent's domains")
-    if "@" in agent.sender.name:
-        yield Fault(f"{at}/from/name", "must not look like an address")
+    for field, box in (("from", agent.sender), ("sender", agent.submitter)):
+        if box is not None:
+            yield from _mailbox_faults(f"{at}/{field}", box, agent)
+    if agent.submitter is not None and not carries_sender(agent):
+        yield Fault(f"{at}/sender", "the first channel cannot carry a Sender: only SMTP can")
     for index, domain in enumerate(agent.domains):
         if fault := _address_fault(f"{at}/domains/{index}", f"a@{domain}"):
             yield Fault(fault.pointer, "is not a domain")
@@ -127,6 +134,16 @@ def _sender_faults(at: str, agent: Agent) -> Iterator[Fault]:
     for index, exempt in enumerate(agent.storm.exempt if agent.storm else ()):
         if fault := _address_fault(f"{at}/storm/exempt/{index}", exempt):
             yield fault
+
+
+def _mailbox_faults(at: str, box: From, agent: Agent) -> Iterator[Fault]:
+    wrong = _address_fault(f"{at}/address", box.address)
+    if wrong:
+        yield wrong
+    elif domain_of(parse_address(box.address)) not in allowed_domains(agent):
+        yield Fault(f"{at}/address", "its domain is not among the agent's domains")
+    if "@" in box.name:
+        yield Fault(f"{at}/name", "must not look like an address")
 
 
 def _channel_faults(at: str, channel: ChannelConfig) -> Iterator[Fault]:
@@ -210,6 +227,14 @@ def carries_provider_keys(agent: Agent) -> bool:
         isinstance(c, ZeptomailChannel) or (isinstance(c, SmtpChannel) and c.is_zeptomail)
         for c in agent.channels
     )
+
+
+def carries_sender(agent: Agent) -> bool:
+    """True where the agent's mail goes over SMTP: the providers' APIs have no place for a Sender.
+
+    What goes over an API while the first channel stands still waits for that, if it has one.
+    """
+    return isinstance(agent.channels[0], SmtpChannel)
 
 
 def allowed_domains(agent: Agent) -> frozenset[str]:

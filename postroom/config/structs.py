@@ -112,12 +112,13 @@ class Canary(Strict, frozen=True):
     priority: Priority = "normal"
 
 
-class Agent(Strict, frozen=True, rename={"sender": "from"}):
+class Agent(Strict, frozen=True, rename={"sender": "from", "submitter": "sender"}):
     """A mail agent: one kind of mail, with its own channels, pace and policy."""
 
     sender: From
     channels: Annotated[tuple[ChannelConfig, ...], Meta(min_length=1)]  # in order of preference
-    domains: tuple[str, ...] = ()  # allowed From domains; empty: the domain of `from`
+    submitter: From | None = None  # who stands in Sender where a message has another From
+    domains: tuple[str, ...] = ()  # allowed domains of From and Sender; empty: the domain of `from`
     only_from: bool = False  # messages may not name another From than this one
     bounce_address: str | None = None  # envelope sender; unset: the From address
     owner: str = ""

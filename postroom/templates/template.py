@@ -33,7 +33,8 @@ class Template:
     """A template at one version. A change of any file makes another version.
 
     `name`, `version`, `description`, `owner`; `agents` that may send it (None: any); `locales`, the default one
-    first; `variables` as declared; `delivery`, the defaults for its messages; `files` that it is made of.
+    first; `variables` as declared, and those of them that are `shown` in the subject; `delivery`, the defaults for its
+    messages; `files` that it is made of.
     """
 
     def __init__(self, name: str, files: Mapping[str, str]) -> None:
@@ -54,7 +55,8 @@ class Template:
         self.locales = prepared.locales
         self._pieces = prepared.pieces
         self._asked: dict[str | None, _Spoken] = {}
-        self._check = object_checker(self.variables, shown=_shown(prepared.pieces))
+        self.shown = _shown(prepared.pieces)
+        self._check = object_checker(self.variables, shown=self.shown)
         self._fill = object_filler(self.variables)
         self._try_examples()
 

@@ -259,6 +259,18 @@ async def test_what_is_over_a_limit_never_leaves():
     await fake.runner.cleanup()
 
 
+async def test_a_sender_is_left_to_another_channel():
+    """The API has no place for it: the message waits, and nothing is said of it."""
+    mail = structs.replace(MAILS["plain"], submitter=Address("post@shop.example"))
+    fake, mark = FakePostmark(), Mark()
+    await fake.start()
+    channel = channel_to(fake.url)
+    ended = await attempt(channel, order_for(mail), mark)
+    await channel.aclose()
+    await fake.runner.cleanup()
+    assert (Deferred(Phase.RENDER), [], []) == (ended.answers[0].outcome, mark.told, fake.accepted)
+
+
 @pytest.mark.parametrize(("token", "accepted"), [(TOKEN, True), ("wrong", False)])
 async def test_a_probe_tells_whether_the_token_is_taken(token: str, accepted: bool):
     """An empty request is refused for what it lacks where the token is good, and nothing is sent."""

@@ -1,13 +1,14 @@
 """What goes over the wire: dots, sizes, eight bits, international addresses, header fields of providers."""
 
 from email.parser import BytesParser
+from email.policy import default
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 
-from postroom.message import Address
+from postroom.message import Address, Content
 from postroom.outcome import (
     Answer,
     Phase,
@@ -55,7 +56,7 @@ class TestContent:
     async def test_what_the_composer_raises_comes_out_before_a_byte(self):
         """A mail that cannot be composed costs no word to the server, and the connection lives."""
 
-        def refuse(mail, _):
+        def refuse(mail, *_):
             raise ValueError(mail.id)
 
         async with Smtpd() as server:
@@ -92,6 +93,32 @@ class TestContent:
         assert [data] == [mail.data for mail in server.mails]
         assert "BODY=8BITMIME" in server.lines[1]
         assert Submitted((Answer(Refused(Phase.MAIL, "message"), None, "5.6.3"),)) == refused
+
+    @pytest.mark.parametrize(("extensions", "expected"), [(("8BITMIME",), "8bit"), ((), "quoted-printable")])
+    async def test_eight_bits_travel_where_they_are_taken(self, extensions, expected):
+        """Text beyond ASCII goes as it is with 8BITMIME, and encoded without; it is the same text."""
+        text = "Die Größe ist leider falsch, danke"
+        mail = structs.replace(MAILS["plain"], content=Content("s", text))
+        async with Smtpd(extensions=extensions) as server:
+            await submit_to(server, mail)
+
+        (received,) = server.mails
+        parsed = BytesParser(policy=default).parsebytes(received.data)
+        assert (expected, text) == (parsed["Content-Transfer-Encoding"], parsed.get_content().strip())
+        assert (expected == "8bit") == ("BODY=8BITMIME" in server.lines[1])
+
+    async def test_a_replaced_connection_gets_what_it_takes(self):
+        """A dead warm connection is replaced by one to a server with less: the mail is composed for that one."""
+        mail = structs.replace(MAILS["plain"], content=Content("s", "Größe"))
+        async with Smtpd({"MAIL": ["ok", "drop", "ok"]}) as server:
+            connection = await relay_to(server).connect()
+            await connection.submit(order_for(mail), Mark())
+            server.extensions = ()
+            ended = await connection.submit(order_for(mail), Mark())
+            await connection.aclose()
+
+        assert [Sent] == [type(answer.outcome) for answer in ended.answers]
+        assert [False, True] == [received.data.isascii() for received in server.mails]
 
     @pytest.mark.parametrize(
         ("provider", "expected"),
@@ -135,13 +162,26 @@ class TestInternationalAddresses:
         assert "SMTPUTF8" not in server.lines[1]
         assert [["ada@example.com"]] == [mail.recipients for mail in server.mails]
 
-    async def test_a_header_that_needs_it_refuses_the_message(self):
-        """An international address in the header cannot go through a server without SMTPUTF8 at all."""
+    async def test_not_offered_and_in_the_header(self):
+        """One of To or Cc is refused alone as well: the header that the others get does not name him."""
         mail = structs.replace(MAILS["plain"], cc=(Address("jörg@example.com"),))
+        async with Smtpd(extensions=("PIPELINING", "8BITMIME")) as server:
+            ended = await submit_to(server, mail)
+
+        assert Submitted((Answer(Sent(), 250, "2.0.0"), Answer(Refused(Phase.RCPT), None, "5.6.7"))) == ended
+        (received,) = server.mails
+        parsed = BytesParser().parsebytes(received.data)
+        assert ("Ada Lovelace <ada@example.com>", None) == (parsed["To"], parsed["Cc"])
+
+    @pytest.mark.parametrize("place", ["sender", "reply_to"])
+    async def test_not_offered_and_nothing_can_be_left_out(self, place):
+        """A From or a Reply-To beyond ASCII cannot go through a server without SMTPUTF8 at all."""
+        box = Address("jörg@shop.example")
+        mail = structs.replace(MAILS["plain"], **{place: box if place == "sender" else (box,)})
         async with Smtpd(extensions=("PIPELINING",)) as server:
             ended = await submit_to(server, mail)
 
-        assert Submitted((Answer(Refused(Phase.MAIL, "message"), None, "5.6.7"),) * 2) == ended
+        assert Submitted((Answer(Refused(Phase.MAIL, "message"), None, "5.6.7"),)) == ended
         assert 0 == server.times.get("MAIL", 0)
 
     @pytest.mark.parametrize(

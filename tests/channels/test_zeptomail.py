@@ -8,10 +8,13 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+from msgspec import structs
 
+from postroom.message import Address
 from postroom.outcome import Cause, Deferred, Phase, Sent
 from tests.channels.conformance import (
     CANARY,
+    MAILS,
     Mark,
     order_for,
     same,
@@ -80,6 +83,17 @@ async def test_broken_http_after_the_request_is_ambiguous(reply, expected):
         same(expected, verdict(await send_to(f"http://{await server.start()}")))
     finally:
         await server.stop()
+
+
+async def test_a_sender_is_left_to_another_channel():
+    """The API has no place for it: the message waits, and nothing is said of it."""
+    order = order_for(structs.replace(MAILS["plain"], submitter=Address("post@shop.example")))
+    async with FakeZepto() as fake:
+        mark = Mark()
+        same(
+            (Deferred(Phase.RENDER), [], 0),
+            (verdict(await send(fake, order, mark)), mark.told, fake.requests),
+        )
 
 
 async def test_a_wait_the_provider_asks_for_is_passed_on():

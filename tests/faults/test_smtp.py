@@ -20,7 +20,9 @@ SCRIPTS: dict[str, dict[str, Any]] = {
     "mixed": {"RCPT:nobody@example.com": "550 5.1.1 nobody"},
     "insecure": {},
     "second": {},
+    "plain": {},
 }
+ASCII_ONLY = ("PIPELINING", "ENHANCEDSTATUSCODES")
 
 
 class Street:
@@ -62,7 +64,9 @@ async def street() -> AsyncIterator[Street]:
         }
         logins = await stack.enter_async_context(Receiver())
         receivers["logins"] = logins
+        receivers["plain"].extensions = ASCII_ONLY
         agents = {"mixed": agent_toml("mixed", channel("mixed", receivers["mixed"].port))}
+        agents["plain"] = agent_toml("plain", channel("plain", receivers["plain"].port))
         agents["insecure"] = agent_toml(
             "insecure", channel("insecure", receivers["insecure"].port, "relay", SECURE)
         )
@@ -88,6 +92,32 @@ async def test_all_recipients_refused_is_failed(street: Street):
         len(message["attempts"]),
     )
     assert [] == street.receivers["mixed"].recipients_of(message_id)
+
+
+async def test_an_address_beyond_ascii_ends_alone(street: Street):
+    """Without SMTPUTF8 that recipient is refused with the cause, and the others have their mail: partly_sent."""
+    message_id = await street.post(
+        "plain-1", "plain", "jörg@example.com", "ada@xn--bcher-kva.example", "bo@bücher.example"
+    )
+    message = await street.until(message_id, state="partly_sent", finished=True)
+    refused, *others = message["recipients"]
+    assert ("failed", "recipient", "5.6.7") == (
+        refused["state"],
+        refused["reason"]["fault"],
+        refused["reason"]["enhanced_code"],
+    )
+    assert "SMTPUTF8" in refused["reason"]["text"]
+    assert [("sent", None)] * 2 == [(one["state"], one["reason"]) for one in others]
+    reached = ["ada@xn--bcher-kva.example", "bo@xn--bcher-kva.example"]
+    assert [reached] == street.receivers["plain"].recipients_of(message_id)
+    assert street.receivers["plain"].mails[0].data.isascii()
+
+    status, answer, _ = await street.stack.post(
+        sample("plain-2", agent="plain", **{"from": {"address": "jörg@shop.example"}})
+    )
+    assert 202 == status
+    message = await street.until(answer["id"], state="failed", finished=True)
+    assert ("message", True) == (message["reason"]["fault"], "SMTPUTF8" in message["reason"]["text"])
 
 
 async def test_without_starttls_no_credentials_are_sent(street: Street):

@@ -16,6 +16,7 @@ GOOD, NEW = "right horse", "new horse"
 SCRIPT = {"AUTH": "535 5.7.8 no", f"AUTH:{GOOD}": "ok"}
 PLAIN = 'tls = "none"\ninsecure = true\nusername = "shop"\npassword = { file = "password" }'
 RELOAD_SECONDS = 5
+TO = {"address": "grace@example.com"}
 
 
 def rewrite(stack: Stack, old: str, new: str) -> None:
@@ -80,7 +81,10 @@ async def test_a_wrong_password_stops_a_channel_until_it_is_mended(folder: Path)
 
 
 async def test_an_agent_that_is_gone_keeps_its_mail(folder: Path):
-    """Its mail waits with the reason `agent_unknown`, and is delivered once the agent is back in the file."""
+    """Its mail waits with the reason `agent_unknown`, and is delivered once the agent is back in the file.
+
+    Meanwhile a repeated call is answered by its message, and no new one is taken.
+    """
     async with Receiver() as receiver:
         slow = agent_toml("guests", channel("guests", receiver.port), options='rate = "2/s"\nburst = 1')
         async with Stack(folder, receiver.port, agents={"guests": slow}) as stack:
@@ -94,6 +98,8 @@ async def test_an_agent_that_is_gone_keeps_its_mail(folder: Path):
             await until_reason(stack, ids[-1], "agent_unknown", RELOAD_SECONDS)
             status, answer, _ = await stack.post(sample("g-new", agent="guests"))
             assert (403, "agent_not_allowed") == (status, answer["code"])
+            repeated = [await stack.post(sample("g-0", agent="guests", cc=cc)) for cc in ([], [TO])]
+            assert [(200, ids[0]), (409, None)] == [(code, said.get("id")) for code, said, _ in repeated]
             await stack.until_finished(await stack.accept(sample("others-go-on")))
             stack.config.write_text(whole)
             await assert_delivered(stack, receiver, ids)

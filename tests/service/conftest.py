@@ -38,6 +38,14 @@ only_from = true
 labels = { business = "shop", kind = "alerts" }
 storm = { limit = 2, window = "1h", exempt = ["Watch@EXAMPLE.com"] }
 """
+# An agent without SMTP: its token is never shown to anybody.
+OVER_API = """\
+[[agents.newsletters.channels]]
+name = "api"
+kind = "zeptomail"
+base_url = "http://127.0.0.1:1"
+token = { file = "zepto-token" }
+"""
 ADMIN_TOKEN = "pr_test_admin"
 # A caller that dawdles, and a Redis that hangs, are waited for less long.
 IMPATIENT = [
@@ -59,14 +67,16 @@ class Api:
             hashlib.sha256(token.encode()).hexdigest()
             for token in (TOKEN, OTHER_TOKEN, "pr_test_narrow", ADMIN_TOKEN, "pr_test_writer")
         )
+        (folder / "zepto-token").write_text("none")
+        alerts = agent_toml("alerts", channel("alerts", 1), options=BRAKED)
         text = CONFIG.format(
             templates=ROOT / "templates",
             worker=QUICK,
             agent="",
             channels=channel("orders", 1),
             logins=channel("logins", 1),
-            agents=agent_toml("alerts", channel("alerts", 1), options=BRAKED),
-            names='["orders", "logins", "alerts"]',
+            agents=alerts + agent_toml("newsletters", OVER_API),
+            names='["orders", "logins", "alerts", "newsletters"]',
             sha=sha,
             other_sha=other,
             more=NARROW.format(sha=narrow, admin=admin, writer=writer),

@@ -250,6 +250,7 @@ def test_what_a_caller_may_not_is_a_403(api: Api):
     assert (403, "from_not_allowed") == _codes(api.post(sender("x@evil.example")))
     assert (403, "from_not_allowed") == _codes(api.post(sender("x@sub.shop.example")))
     assert (403, "from_not_allowed") == _codes(api.post(sender("x@shop.example", agent="alerts")))
+    assert (403, "from_not_allowed") == _codes(api.post(body(sender={"address": "x@evil.example"})))
     narrow = "Bearer pr_test_narrow"
     assert (403, "priority_not_allowed") == _codes(api.post(body(priority="high"), authorization=narrow))
 

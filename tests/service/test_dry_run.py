@@ -25,6 +25,7 @@ def test_a_dry_run_shows_the_mail_and_the_plan(api):
     assert plan["send_at"] < plan["expires_at"]
     assert {
         "from": {"value": "orders@shop.example", "origin": "agent"},
+        "sender": {"value": None, "origin": "default"},
         "priority": {"value": "bulk", "origin": "message"},
         "retry_profile": {"value": "standard", "origin": "agent"},
         "on_ambiguous": {"value": "retry", "origin": "agent"},
@@ -55,6 +56,21 @@ def test_the_template_comes_before_the_agent_and_the_message_before_both(api):
     assert [("normal", "message"), (True, "message")] == [
         (changed[name]["value"], changed[name]["origin"]) for name in ("priority", "track_opens")
     ]
+
+
+def test_a_sender_goes_where_it_can_be_carried(api):
+    """It is named in the plan; the author is no Sender, and an agent whose mail goes over an API has none."""
+    post, author = {"address": "post@shop.example", "name": "Post"}, {"address": "Orders@shop.example"}
+    found = dry(api, sample("dry-s1", sender=post))[1]["plan"]["options"]["sender"]
+    assert {"value": "post@shop.example", "origin": "message"} == found
+    found = dry(api, sample("dry-s2", sender=author))[1]["plan"]["options"]["sender"]
+    assert {"value": None, "origin": "message"} == found
+    template = {"content": {"subject": "s", "text": "t"}, "template": None, "agent": "newsletters"}
+    status, problem, _ = dry(api, sample("dry-s3", sender=post, **template))
+    assert (422, ["/sender"]) == (status, [fault["pointer"] for fault in problem["errors"]])
+    status, problem, _ = dry(api, sample("dry-s4", sender={"address": "xyz", "name": "a@b.example"}))
+    assert ["/sender/name", "/sender/address"] == [fault["pointer"] for fault in problem["errors"]]
+    assert 200 == dry(api, sample("dry-s5", **template))[0]
 
 
 async def test_a_dry_run_leaves_nothing(api):

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tests.stack import ROOT, TOKEN
+from tests.stack import ROOT, TOKEN, sample
 
 WRITER = "pr_test_writer"
 MANIFEST = (
@@ -35,7 +35,7 @@ def test_a_template_is_published_shown_and_sent(api):
     shown = get(api, "/greeting")[1]
     assert {
         "type": "object",
-        "properties": {"name": {"type": "string", "maxLength": 10_000, "examples": ["Ada"]}},
+        "properties": {"name": {"type": "string", "maxLength": 255, "examples": ["Ada"]}},
         "additionalProperties": False,
         "required": ["name"],
     } == shown["variables"]
@@ -52,6 +52,28 @@ def test_a_template_is_published_shown_and_sent(api):
 
     status, back, _ = put(api, {"version": published["version"]})
     assert (200, published["version"]) == (status, back["version"])
+
+
+def test_a_repeated_call_is_answered_whatever_the_template_says_now(api):
+    """What was accepted under a ref stays accepted when the template becomes stricter; other content is a conflict."""
+    put(api, {"files": FILES}, name="strict")
+    body = sample("strict-1", template={"name": "strict", "variables": {"name": "Ada"}})
+    first = api.post(body)
+    more = '[variables.city]\ntype = "string"\nexample = "London"\n'
+    put(api, {"files": {**FILES, "template.toml": MANIFEST + more}}, name="strict")
+
+    again, dry = api.post(body), api.post(body, path="/v1/messages?dry_run=true")
+    assert (202, 200, first[1]["id"]) == (first[0], again[0], again[1]["id"])
+    assert ("true", first[1]["template"]) == (
+        again[1]["headers"]["idempotent-replayed"],
+        again[1]["template"],
+    )
+    assert (422, "invalid_variables") == _refusal(dry)
+
+    other = api.post({**body, "to": [{"address": "grace@example.com"}]})
+    assert (409, ["/to"]) == (other[0], [fault["pointer"] for fault in other[1]["errors"]])
+    assert (422, "invalid_variables") == _refusal(api.post({**body, "client_ref": "strict-2"}))
+    assert (422, "invalid_request") == _refusal(api.post({**body, "to": [{"address": 1}]}))
 
 
 def test_a_faulty_template_is_refused_with_every_fault(api):

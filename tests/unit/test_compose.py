@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from postroom.compose import ComposeError, compose
+from postroom.compose import ComposeError, Wire, compose
 from postroom.compose.words import encode_words
 from postroom.message import Address, Content, Mail
 from postroom.text import find_forbidden
@@ -235,6 +235,35 @@ def test_address_beyond_ascii_asks_for_smtputf8():
     assert composed.eight_bit
     assert composed.smtputf8
     assert not compose(make(bcc=(Address("jürgen@example.com"),))).smtputf8
+
+
+def test_a_sender_stands_beside_from():
+    """Who sends it for its author is named in Sender, once; without one there is no such field."""
+    data = compose(make(submitter=Address("post@shop.example", "Shop, Post"))).data
+    assert [fixed[0], "Sender", *fixed[1:]] == names(data)
+    assert ("Shop, Post", "post@shop.example") == getaddresses([classic(data, "Sender")])[0]
+    with pytest.raises(ComposeError):
+        compose(make(submitter=Address("a@b.example, e@x.example")))
+
+
+NO_UTF8 = Wire(smtputf8=False)
+
+
+@pytest.mark.parametrize(
+    ("boxes", "expected"),
+    [
+        ({"cc": (Address("jörg@example.com"), Address("kay@example.com"))}, ("ada@example.com", "kay@example.com")),
+        ({"cc": (Address("jörg@example.com"),)}, ("ada@example.com", None)),
+        ({"to": (Address("jörg@example.com"),)}, ("undisclosed-recipients:;", None)),
+    ],
+)  # fmt: skip
+def test_without_smtputf8_the_header_names_who_can_be_reached(boxes, expected):
+    """Others have their mail all the same; where From or Reply-To is beyond ASCII, nothing can be left out."""
+    composed = compose(make(**boxes), wire=NO_UTF8)
+    assert not composed.smtputf8
+    assert expected == tuple(modern(composed.data)[name] for name in ("To", "Cc"))
+    assert compose(make(reply_to=(Address("jörg@example.com"),)), wire=NO_UTF8).smtputf8
+    assert compose(make(sender=Address("jörg@example.com")), wire=NO_UTF8).smtputf8
 
 
 def test_many_recipients_fold_between_mailboxes():

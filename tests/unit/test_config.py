@@ -160,6 +160,13 @@ SECRET = {"username": '"user"', "password": '{ env = "PASSWORD" }'}
         (GOOD.replace('name = "Shop"', 'name = "a@b.example"'), [
             ("/agents/orders/from/name", "must not look like an address"),
         ]),
+        (agent('sender = { address = "x@other.example", name = "a@b.example" }'), [
+            ("/agents/orders/sender/address", "its domain is not among the agent's domains"),
+            ("/agents/orders/sender/name", "must not look like an address"),
+        ]),
+        (zepto('sender = { address = "x@shop.example" }'), [
+            ("/agents/orders/sender", "the first channel cannot carry a Sender: only SMTP can"),
+        ]),
         # channels
         (smtp(kind=None), [("/agents/orders/channels/0", re.compile(".*kind.*"))]),
         (smtp(kind='"imap"'), [("/agents/orders/channels/0", "must be one of: smtp, zeptomail, postmark")]),

@@ -75,7 +75,7 @@ MAX_RECIPIENTS = 50
 MAX_BYTES = 10_000_000
 PATH = "/email"
 STRANGE = "answers, but not as Postmark does: check base_url"
-ELSEWHERE = Deferred(Phase.RENDER)  # only another channel of the agent knows the provider's file
+ELSEWHERE = Deferred(Phase.RENDER)  # only another channel of the agent can carry it as it is
 
 _MESSAGE_ID = re.compile(r"[A-Za-z0-9-]{1,64}")
 
@@ -133,7 +133,7 @@ class PostmarkConnection:
         """Submit one message; see `Connection.submit`."""
         if not self.usable:
             return connect_fault("The channel was closed in the meantime.")
-        if any(file.provider_key for file in order.mail.attachments):
+        if order.mail.submitter is not None or any(file.provider_key for file in order.mail.attachments):
             return _all(order, ELSEWHERE)
         if len(order.recipients) > MAX_RECIPIENTS or _size(order) > MAX_BYTES:
             return _all(order, Refused(Phase.REQUEST, "message"), code=TOO_MANY)

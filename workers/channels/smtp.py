@@ -15,7 +15,7 @@ from collections.abc import Callable
 import msgspec
 
 from postroom.address import domain_of
-from postroom.compose import Composed
+from postroom.compose import Composed, Wire
 from postroom.compose import compose as compose_mail
 from postroom.config.structs import SmtpChannel
 from postroom.config.units import seconds
@@ -53,7 +53,7 @@ WARM_SECONDS = 1.0  # an unused connection may be found dead, free of charge, af
 
 INSECURE = "credentials are not sent without TLS: set `tls`, or `insecure = true` if you mean it"
 
-Compose = Callable[[Mail, tuple[tuple[str, str], ...]], Composed]
+Compose = Callable[[Mail, tuple[tuple[str, str], ...], Wire], Composed]
 
 
 class SmtpRelay:
@@ -178,7 +178,7 @@ class SmtpConnection:
             mail, referred = await _refer(mail, relay.files)
         if any(file.provider_key for file in mail.attachments):
             return _elsewhere(order)
-        composed = relay.compose(mail, _provider_headers(mail, relay.config))
+        composed = self._compose(mail)
         if order.stages is not None:
             order.stages.compose = time.perf_counter() - began
         try:
@@ -186,7 +186,7 @@ class SmtpConnection:
                 ended = await self._transact(order, composed, commit)
             except StaleError:
                 # Nothing was accepted and nothing was marked, so one replacement costs the message nothing.
-                ended = await self._replace() or await self._transact(order, composed, commit)
+                ended = await self._replace() or await self._transact(order, self._compose(mail), commit)
         except BaseException:
             # The mark was refused, or the lane is cancelled: without the dot the server has no mail.
             self._stream.abort()
@@ -204,6 +204,11 @@ class SmtpConnection:
     async def aclose(self) -> None:
         """QUIT and close."""
         await goodbye(self._stream, self._relay.timeouts.quit)
+
+    def _compose(self, mail: Mail) -> Composed:
+        """Compose for the server at the other end: another one behind the same name may offer something else."""
+        config = self._relay.config
+        return self._relay.compose(mail, _provider_headers(mail, config), self._features.wire)
 
     async def _transact(self, order: Order, composed: Composed, commit: Commit) -> Submission:
         warm = self._messages > 0 or self._loop.time() - self._since > WARM_SECONDS

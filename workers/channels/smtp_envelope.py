@@ -38,7 +38,7 @@ def envelope_for(order: Order, sender: str, composed: Composed, features: Featur
     refusal = _refusal(sender, composed, features)
     if refusal is not None:
         return Envelope(b"", [], composed.data, [refusal] * len(recipients))
-    plain = "SMTPUTF8" not in features.keywords
+    plain = not features.wire.smtputf8
     answers = [_recipient_refusal(recipient, plain=plain) for recipient in recipients]
     named = [one for one, answer in zip(recipients, answers, strict=True) if answer is None]
     international = composed.smtputf8 or not (sender.isascii() and all(map(str.isascii, named)))
@@ -56,9 +56,9 @@ def _refusal(sender: str, composed: Composed, features: Features) -> Answer | No
         return SENDER_MALFORMED
     if features.size and len(composed.data) > features.size:
         return TOO_BIG
-    if "SMTPUTF8" not in features.keywords and (composed.smtputf8 or not sender.isascii()):
+    if not features.wire.smtputf8 and (composed.smtputf8 or not sender.isascii()):
         return SENDER_NOT_ASCII
-    if composed.eight_bit and "8BITMIME" not in features.keywords:
+    if composed.eight_bit and not any(features.wire):  # SMTPUTF8 alone allows for eight bits in the header
         return NOT_SEVEN_BIT
     return None
 
@@ -72,5 +72,5 @@ def _recipient_refusal(recipient: str, *, plain: bool) -> Answer | None:
 def _parameters(composed: Composed, features: Features, *, international: bool) -> str:
     """Return MAIL's parameters (RFC 1870, RFC 6152, RFC 6531), each with its leading space."""
     size = f" SIZE={len(composed.data)}" if "SIZE" in features.keywords else ""
-    body = " BODY=8BITMIME" if composed.eight_bit else ""
+    body = " BODY=8BITMIME" if composed.eight_bit and features.wire.eight_bit else ""
     return size + body + (" SMTPUTF8" if international else "")

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from msgspec import Struct
 
+from postroom.compose import Wire
 from postroom.config.structs import SmtpChannel
 from postroom.outcome import Answer, Cause, ChannelFault, Phase
 from postroom.secret import Secret
@@ -43,14 +44,16 @@ class SmtpTimeouts(Struct, frozen=True):
 
 
 DEFAULT_TIMEOUTS = SmtpTimeouts()
+NO_EXTENSIONS = Wire(eight_bit=False, smtputf8=False)
 
 
 class Features(NamedTuple):
-    """What the server said it can do (its EHLO keywords)."""
+    """What the server said it can do (its EHLO keywords), and what mail may look like for it."""
 
     keywords: frozenset[str] = frozenset()
     size: int = 0  # the largest mail it takes; 0: it did not say
     mechanisms: frozenset[str] = frozenset()
+    wire: Wire = NO_EXTENSIONS
 
 
 class _FaultError(Exception):
@@ -197,4 +200,5 @@ def _features(lines: list[str]) -> Features:
             mechanisms.update(parameters)
         elif keyword == "SIZE" and parameters and parameters[0].isdecimal():
             size = int(parameters[0])
-    return Features(frozenset(keywords), size, frozenset(mechanisms))
+    wire = Wire("8BITMIME" in keywords, "SMTPUTF8" in keywords)
+    return Features(frozenset(keywords), size, frozenset(mechanisms), wire)

@@ -20,6 +20,7 @@ from postroom.outcome import (
     Answer,
     ChannelFault,
     Commit,
+    Deferred,
     Phase,
     Refused,
     Submission,
@@ -97,6 +98,10 @@ class ZeptomailConnection:
         """Submit one message; see `Connection.submit`."""
         if not self.usable:
             return connect_fault("The channel was closed in the meantime.")
+        if order.mail.submitter is not None:
+            return Submitted(
+                (Answer(Deferred(Phase.RENDER)),) * len(order.recipients)
+            )  # over SMTP, or not at all
         code = breach(order)
         if code is not None:
             return _refused_here(order, code)
