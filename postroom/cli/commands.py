@@ -135,36 +135,6 @@ def _add_send(commands: Commands) -> None:
     add("--no-wait", action="store_true", help="do not wait until it is sent")
 
 
-def _add_templates(commands: Commands) -> None:
-    def run_check(options: argparse.Namespace) -> int:
-        from postroom.cli.templates import check  # noqa: PLC0415
-
-        return check(options)
-
-    def run_push(options: argparse.Namespace) -> int:
-        from postroom.cli.templates import push  # noqa: PLC0415
-
-        return push(options)
-
-    text = "judge and publish templates"
-    parser = commands.add_parser("templates", help=text, description="Judge and publish templates.")
-    verbs = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    check = add_command(
-        verbs, "check", "judge a folder of templates; 1 with file and line of every fault", run_check
-    )
-    push = add_command(verbs, "push", "publish the templates of a folder that are not current yet", run_push)
-    for verb in (check, push):
-        verb.add_argument("dir", type=Path, metavar="DIR", help="the folder that holds the templates")
-    push.add_argument("url", metavar="URL", help="of the API to publish to")
-    push.add_argument(
-        "names", nargs="*", metavar="NAME", help="publish these only (default: all of the folder)"
-    )
-    push.add_argument("--token", help="with the scope templates (or POSTROOM_TOKEN)")
-    push.add_argument(
-        "--dry-run", action="store_true", help="say what would be published, and publish nothing"
-    )
-
-
 COMMANDS = (
     _add_dev,
     _add_serve,
@@ -173,5 +143,4 @@ COMMANDS = (
     _add_probe,
     _add_token,
     _add_send,
-    _add_templates,
 )

@@ -10,6 +10,7 @@ from postroom import __version__
 from postroom.cli.commands import COMMANDS, Command
 from postroom.cli.operator_commands import OPERATOR_COMMANDS
 from postroom.cli.shift_commands import SHIFT_COMMANDS
+from postroom.cli.template_commands import TEMPLATE_COMMANDS
 from postroom.errors import PostroomError, UsageError
 from postroom.startup import report
 
@@ -46,6 +47,6 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"postroom {__version__}")
     parser.add_argument("--config", type=Path, metavar="FILE", help="configuration (or POSTROOM_CONFIG)")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for add in (*COMMANDS, *OPERATOR_COMMANDS, *SHIFT_COMMANDS):
+    for add in (*COMMANDS, *TEMPLATE_COMMANDS, *OPERATOR_COMMANDS, *SHIFT_COMMANDS):
         add(commands)
     return parser

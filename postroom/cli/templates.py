@@ -1,28 +1,30 @@
 """`postroom templates`: what the owner of a template runs before a change is merged, and to publish it."""
 
 import argparse
-import json
-import os
+import asyncio
 import sys
-import urllib.error
-import urllib.parse
-import urllib.request
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
-from postroom.errors import PostroomError
-from postroom.templates import Template, TemplateFault, TemplatesError
-from postroom.templates.folder import read_folder
-from postroom.templates.judging import judge
+from postroom.cli.template_places import Target, open_place, place_of, read_judged, whole_folder
+from postroom.errors import PostroomError, UsageError
+from postroom.preview.app import serve_preview
+from postroom.preview.compare import compare
+from postroom.preview.folder import WatchedFolder
+from postroom.preview.sheet import make_sheet
+from postroom.preview.words import tell
+from postroom.startup import report
+from postroom.templates import Template
 
-TIMEOUT = 60.0
+SAME, DIFFERENT, TROUBLE = 0, 1, 2  # as `diff` ends
 
 
 def check(options: argparse.Namespace) -> int:
     """Judge every template of a folder; print each fault with file and line, and 1 where there is any."""
-    files, faults = _judged(options.dir)
+    files, faults = read_judged(options.dir)
+    folder, _ = whole_folder(options.dir)
     for fault in faults:
-        print(f"{options.dir}/{_path(fault)}:{fault.line}: {fault.message}", file=sys.stderr)
+        print(f"{folder}/{place_of(fault)}:{fault.line}: {fault.message}", file=sys.stderr)
     if faults:
         print(f"{len(faults)} fault(s) in {len({f.template for f in faults})} template(s)", file=sys.stderr)
         return 1
@@ -34,92 +36,91 @@ def check(options: argparse.Namespace) -> int:
 
 def push(options: argparse.Namespace) -> int:
     """Publish the templates of a folder, or those named, that differ from what is current there."""
-    files, faults = _judged(options.dir)
+    files, faults = read_judged(options.dir)
     if faults:
         return check(options)
-    if unknown := sorted(set(options.names) - files.keys()):
-        raise PostroomError(f"no such template in {options.dir}: {', '.join(unknown)}")
-    target = _Target(options.url, options.token)
-    current = target.versions()
+    _refuse_unknown(options.names, files, str(options.dir))
+    target = Target(options.url, options.token)
     refused = 0
     for name in options.names or files:
         template = Template(name, files[name])
-        if current.get(name) == template.version:
+        current = target.versions.get(name)
+        if current == template.version:
             print(f"{name} {template.version} is current already")
         elif options.dry_run:
-            print(f"{name} {template.version} would take the place of {current.get(name, 'nothing')}")
+            print(f"{name} {template.version} would take the place of {current or 'nothing'}")
         else:
-            refused += not target.publish(template)
+            refused += not _publish(target, template)
     return 1 if refused else 0
 
 
-def _judged(folder: Path) -> tuple[dict[str, dict[str, str]], list[TemplateFault]]:
-    faults: list[TemplateFault] = []
+def preview(options: argparse.Namespace) -> int:
+    """Serve a page of a folder's templates until Ctrl-C."""
+    path, names = whole_folder(options.dir)
+    if not path.is_dir():
+        raise PostroomError(f"there is no folder {options.dir}")
+    if not 0 <= options.port <= 65_535:
+        raise UsageError("--port must be between 0 and 65535")
+
+    def say(url: str) -> None:
+        print(
+            f"Templates of {options.dir}: {url}\nThe page follows what you save. Ctrl-C stops it.", flush=True
+        )
+
+    asyncio.run(serve_preview(WatchedFolder(path, names), options.port, say))
+    print()
+    return 0
+
+
+def diff(options: argparse.Namespace) -> int:
+    """Show how the templates of two places differ; 0 where they do not, 1 where they do, 2 where nobody can say."""
     try:
-        files = read_folder(folder, faults)
-    except TemplatesError:
-        raise PostroomError(f"there is no folder {folder}") from None
-    if not files and not faults:
-        raise PostroomError(f"no templates in {folder}: each is a folder of its own, with a template.toml")
-    return files, sorted(set(faults + judge(files)))
+        return _diff(options)
+    except PostroomError as error:
+        report(error)
+        return TROUBLE
 
 
-def _path(fault: TemplateFault) -> str:
-    """Where the file lies under the folder; what is shared is beside the template, not in it."""
-    return fault.file if fault.file.startswith("_shared/") else f"{fault.template}/{fault.file}"
+def _diff(options: argparse.Namespace) -> int:
+    old = open_place(options.old, options.old_token or options.token)
+    new = open_place(options.new, options.token)
+    everything = {**old.versions, **new.versions}
+    _refuse_unknown(options.names, everything, "either of them")
+    wanted = sorted(options.names or everything)
+    changes = [
+        compare(
+            name,
+            old.load(name) if name in old.versions else None,
+            new.load(name) if name in new.versions else None,
+        )
+        for name in wanted
+        if old.versions.get(name) != new.versions.get(name)
+    ]
+    for change in changes:
+        print("\n".join(tell(change)))
+    if options.html is not None:
+        _write(options.html, make_sheet(changes, options.old, options.new))
+    print(f"{len(changes)} of {len(wanted)} templates differ" if changes else "no template differs")
+    return DIFFERENT if changes else SAME
 
 
-class _Target:
-    """A Postroom to publish to."""
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise PostroomError(f"cannot write {path}: {error.strerror}") from None
+    print(f"side by side: {path}")
 
-    def __init__(self, url: str, token: str | None) -> None:
-        if not url.startswith(("http://", "https://")):
-            raise PostroomError("the URL must start with http:// or https://")
-        self._url = url.rstrip("/")
-        self._token = token or os.environ.get("POSTROOM_TOKEN")
-        if not self._token:
-            raise PostroomError("no token: give --token or set POSTROOM_TOKEN; it needs the scope templates")
 
-    def versions(self) -> dict[str, str]:
-        """Return the current version of each template there."""
-        status, answer = self._call("GET", "/v1/templates", None)
-        if status != 200:
-            raise PostroomError(_explain(status, answer))
-        return {template["name"]: template["version"] for template in answer["templates"]}
-
-    def publish(self, template: Template) -> bool:
-        """Publish one template and say so; say what is wrong where it is refused."""
-        status, answer = self._call("PUT", f"/v1/templates/{template.name}", {"files": template.files})
-        if status == 200:
-            print(f"{template.name} {answer['version']} is current now")
-            return True
-        print(f"{template.name}: {_explain(status, answer)}", file=sys.stderr)
+def _publish(target: Target, template: Template) -> bool:
+    version, wrong = target.publish(template)
+    if version is None:
+        print(f"{template.name}: {wrong}", file=sys.stderr)
         return False
-
-    def _call(self, method: str, path: str, body: dict[str, Any] | None) -> tuple[int, dict[str, Any]]:
-        data = None if body is None else json.dumps(body).encode()
-        headers = {"Authorization": f"Bearer {self._token}", "Content-Type": "application/json"}
-        request = urllib.request.Request(self._url + path, data, headers, method=method)  # noqa: S310  checked above
-        try:
-            with urllib.request.urlopen(request, timeout=TIMEOUT) as response:  # noqa: S310
-                return response.status, _decode(response.read())
-        except urllib.error.HTTPError as error:
-            with error:
-                return error.code, _decode(error.read())
-        except OSError:
-            raise PostroomError(f"nothing answers at {self._url}") from None
+    print(f"{template.name} {version} is current now")
+    return True
 
 
-def _decode(body: bytes) -> dict[str, Any]:
-    try:
-        answer = json.loads(body)
-    except ValueError:
-        return {}
-    return answer if isinstance(answer, dict) else {}
-
-
-def _explain(status: int, answer: dict[str, Any]) -> str:
-    faults = [f"  {fault['pointer']}: {fault['detail']}" for fault in answer.get("errors", [])]
-    return "\n".join(
-        [f"{status} {answer.get('code', '')}: {answer.get('detail', 'no explanation')}", *faults]
-    )
+def _refuse_unknown(names: Iterable[str], known: Iterable[str], where: str) -> None:
+    if unknown := sorted(set(names) - set(known)):
+        raise PostroomError(f"no such template in {where}: {', '.join(unknown)}")

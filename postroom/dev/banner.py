@@ -43,6 +43,7 @@ Paste these:
 Or from another terminal, here:
 
   {_command()} send --url {api} --to you@example.com
+  {_command()} templates preview templates               (a page of them that follows what you save)
   {_command()} send --url {api} --agent newsletters      (over a double of ZeptoMail's API, into the same inbox)
   POSTROOM_CONFIG={data}/postroom.toml {_command()} probe newsletters
   POSTROOM_CONFIG={data}/postroom.toml {_command()} queue
