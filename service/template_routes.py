@@ -26,8 +26,8 @@ def list_templates(request: AnyRequest) -> Response[bytes]:
 @get("/v1/templates/{name:str}", sync_to_thread=False)
 def get_template(request: AnyRequest, name: FromPath[str]) -> Response[bytes]:
     """Show a template: its variables as JSON Schema, and a request that sends it."""
-    _looker(request)
-    return Response(_encode(_desk(request).one(name)), media_type=JSON)
+    identity = _looker(request)
+    return Response(_encode(_desk(request).one(name, identity)), media_type=JSON)
 
 
 @get("/v1/templates/{name:str}/versions")
@@ -57,12 +57,13 @@ async def publish_template(request: AnyRequest, name: FromPath[str]) -> Response
 TEMPLATE_ROUTES = [list_templates, get_template, list_versions, get_version, publish_template]
 
 
-def _looker(request: AnyRequest) -> None:
+def _looker(request: AnyRequest) -> Identity:
     identity: Identity = request.scope["state"]["identity"]
     if not {"templates", "read"} & set(identity.token.scopes):
         raise RefusedError(Code.SCOPE_MISSING, "The token's scopes include neither templates nor read.")
     if request.query_params:
         raise RefusedError(Code.BAD_REQUEST, "This path takes no query parameters.")
+    return identity
 
 
 def _desk(request: AnyRequest) -> TemplateDesk:

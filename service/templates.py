@@ -91,14 +91,14 @@ class TemplateDesk:
         """Return every template."""
         return TemplateList([TemplateSummary(**self._summary(template)) for template in self._desk.shelf])
 
-    def one(self, name: str) -> TemplateDetail:
-        """Return one template; refuses where there is none of this name."""
+    def one(self, name: str, identity: Identity) -> TemplateDetail:
+        """Return one template, with an example for this caller; refuses where there is none of this name."""
         template = self._current(name)
         return TemplateDetail(
             **self._summary(template),
             variables=variables_schema(template.variables, template.shown),
             delivery={k: v for k, v in msgspec.structs.asdict(template.delivery).items() if v is not None},
-            example=example_request(template),
+            example=example_request(template, identity.caller.agents),
         )
 
     async def versions(self, name: str) -> VersionList:
@@ -141,7 +141,7 @@ class TemplateDesk:
         self._desk.notes(
             "template.published", template=name, template_version=template.version, caller=identity.name
         )
-        return self.one(name)
+        return self.one(name, identity)
 
     async def _new(self, name: str, files: dict[str, str]) -> Template:
         if sum(map(len, files.values())) > MAX_BYTES:
@@ -185,11 +185,13 @@ class TemplateDesk:
         }
 
 
-def example_request(template: Template) -> dict[str, Any]:
-    """Return a body of `POST /v1/messages` that sends the template's examples."""
+def example_request(template: Template, agents: tuple[str, ...]) -> dict[str, Any]:
+    """Return a body of `POST /v1/messages` that sends the template's examples, through one of these agents."""
+    allowed = agents if template.agents is None else template.agents
+    usable = [agent for agent in allowed if agent in agents]
     return {
         "client_ref": f"{template.name}-1",
-        "agent": template.agents[0] if template.agents else "orders",
+        "agent": next(iter([*usable, *allowed]), "orders"),
         "to": [{"address": "ada@example.com", "name": "Ada Lovelace"}],
         "template": {"name": template.name, "variables": template.examples, "locale": template.locales[0]},
     }

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tests.stack import ROOT, TOKEN, sample
+from tests.stack import OTHER_TOKEN, ROOT, TOKEN, sample
 
 WRITER = "pr_test_writer"
 MANIFEST = (
@@ -39,6 +39,7 @@ def test_a_template_is_published_shown_and_sent(api):
         "additionalProperties": False,
         "required": ["name"],
     } == shown["variables"]
+    assert "logins" == get(api, "/greeting", OTHER_TOKEN)[1]["example"]["agent"]
     status, accepted, _ = api.post({**shown["example"], "client_ref": "greeting-once"})
     assert (202, published["version"]) == (status, accepted["template"]["version"])
 
