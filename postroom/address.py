@@ -23,6 +23,10 @@ _ATOM = r"[A-Za-z0-9#$&'*+/=?^_`{|}~\x80-\U0010ffff-]++"
 _LOCAL = re.compile(rf"{_ATOM}(?:\.{_ATOM})*")
 # Possessive repeats stand on single classes only: after a group, Python 3.11.0 to 3.11.2 match too much.
 _LABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
+# What nearly all addresses look like; one of at most MAX_LOCAL_OCTETS in all keeps every other limit too.
+_USUAL = re.compile(
+    r"[A-Za-z0-9_+-]++(?:\.[A-Za-z0-9_+-]++)*@(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]{2,63}"
+)
 # A label with hyphens in third and fourth place is an A-label, or reserved: IDNA has to look at it.
 _IDNA_LABEL = re.compile(r"(?:\A|\.)..--")
 
@@ -36,6 +40,8 @@ def parse_address(text: str) -> str:
 
     Parsing a wire form again gives the same wire form.
     """
+    if len(text) <= MAX_LOCAL_OCTETS and "--" not in text and _USUAL.fullmatch(text):
+        return text
     if len(text) > MAX_INPUT_CHARS:
         raise AddressError(f"longer than {MAX_ADDRESS_OCTETS} octets")
     local, at, domain = text.rpartition("@")

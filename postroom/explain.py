@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import lru_cache
 
 import msgspec
 from msgspec import Struct
@@ -58,8 +59,14 @@ def moment(ms: int | None) -> str | None:
     """Return milliseconds since the epoch as RFC 3339."""
     if ms is None:
         return None
-    text = datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds")
-    return text.removesuffix("+00:00") + "Z"
+    seconds, rest = divmod(ms, 1000)
+    return f"{_second(seconds)}.{rest:03d}Z"
+
+
+@lru_cache(maxsize=1024)
+def _second(seconds: int) -> str:
+    """Return a moment up to its seconds; those of one answer, and of many at a time, are often the same."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat()[:19]
 
 
 def explain(stored: StoredMessage, agent: Agent | None) -> Reason | None:

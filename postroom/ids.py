@@ -5,13 +5,16 @@ import re
 import time
 
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+# Of each random byte five bits count, so that 16 of them are the 80 bits of a ULID, without arithmetic.
+_RANDOM = bytes(ord(_CROCKFORD[byte & 31]) for byte in range(256))
 _ID = re.compile(r"[a-z][a-z0-9-]{0,31}-[0-9A-HJKMNP-TV-Z]{26}\Z")
 
 
 def new_message_id(agent: str) -> str:
     """Return a fresh id such as `orders-01JD8X5V0QK3ZB9M2W4T6Y8R1C` (at most 59 characters)."""
-    number = (time.time_ns() // 1_000_000 << 80) | int.from_bytes(os.urandom(10))
-    return f"{agent}-" + "".join(_CROCKFORD[(number >> shift) & 31] for shift in range(125, -1, -5))
+    now = time.time_ns() // 1_000_000
+    moment = "".join([_CROCKFORD[(now >> shift) & 31] for shift in range(45, -1, -5)])
+    return f"{agent}-{moment}{os.urandom(16).translate(_RANDOM).decode()}"
 
 
 def is_message_id(text: str) -> bool:

@@ -37,9 +37,9 @@ class Children(dict[tuple[Any, ...], Any]):
         child = self[labels] = self._metric.labels(*labels)
         return child
 
-    def forget(self, first: str) -> None:
-        """Forget the children whose first label is this one, for they are removed from the metric."""
-        for labels in [labels for labels in self if labels[0] == first]:
+    def forget(self, label: str, *, at: int = 0) -> None:
+        """Forget the children that have this label at that place, for they are removed from the metric."""
+        for labels in [labels for labels in self if labels[at] == label]:
             del self[labels]
 
 

@@ -67,6 +67,19 @@ async def ring(pool: ArqRedis, agent: str) -> bool:
     return True
 
 
+class _Fetcher(Worker):
+    """arq's worker, but that it starts the rounds it has found side by side.
+
+    Each takes four replies before it starts. One after the other, a process that is busy with one agent's flood would
+    let a dozen quiet agents wait for each other.
+    """
+
+    async def start_jobs(self, job_ids: list[bytes]) -> None:
+        """See arq."""
+        start = super().start_jobs
+        await asyncio.gather(*(start([job_id]) for job_id in job_ids))
+
+
 class RoundsWorker:
     """Fetches rounds with an arq worker. arq ends on many kinds of trouble; its owner then builds another."""
 
@@ -75,7 +88,7 @@ class RoundsWorker:
         self._pool = pool
         self._deliver = deliver
         self._job_seconds = job_seconds
-        self._worker = Worker(
+        self._worker = _Fetcher(
             [func(self._run, name=JOB, keep_result=0, timeout=job_seconds, max_tries=1_000_000)],
             redis_pool=pool,
             queue_name=QUEUE,
@@ -83,7 +96,7 @@ class RoundsWorker:
             # At the limit arq does not even poll; how much is done at once is bounded by `worker.max_lanes`.
             max_jobs=10_000,
             queue_read_limit=32,
-            poll_delay=0.03,
+            poll_delay=0.02,
             keep_result=0,
             max_tries=1_000_000,
             health_check_interval=HEALTH_SECONDS,

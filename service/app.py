@@ -19,11 +19,13 @@ from postroom.ledger.clients import end_tasks
 from postroom.log import configure_logging, get_logger
 from postroom.metrics import EdgeMetrics
 from postroom.settings import Settings, read_settings
+from postroom.startup import settle
 from postroom.supervise import supervise
 from postroom.telemetry import Telemetry
 from postroom.templates import TemplateSet
 from postroom.tracing import open_tracing
 from service.admin import admin_routes
+from service.arrival import Arrival
 from service.auth import Authenticator
 from service.canary import CanarySender
 from service.desk import Desk
@@ -31,6 +33,7 @@ from service.edge import Edge
 from service.operator_desk import OperatorDesk
 from service.problem import problem_of
 from service.routes import ROUTES
+from service.send import SendMessage
 from service.template_routes import TEMPLATE_ROUTES
 from service.templates import TemplateDesk
 
@@ -52,10 +55,12 @@ def build_app(settings: Settings, live: LiveConfig, templates: TemplateSet) -> E
     metrics = EdgeMetrics(registry)
     tracing = open_tracing(settings, "api")
     desk = Desk(live.current, templates, metrics, log)
+    send_message = SendMessage(desk)
     authenticator = Authenticator(live.current)
     live.subscribe(authenticator.apply)
     operator = OperatorDesk(desk, live, metrics, log)
     live.subscribe(metrics.apply)
+    live.subscribe(desk.apply)
     live.subscribe(lambda _: desk.notes("config.reloaded", service="api", config_hash=live.digest))
 
     @asynccontextmanager
@@ -84,6 +89,7 @@ def build_app(settings: Settings, live: LiveConfig, templates: TemplateSet) -> E
                 generation=live.generation,
             )
             desk.notes("process.started", service="api", version=__version__, config_hash=live.digest)
+            settle()
             yield
             log.info("service.draining")
             await end_tasks(watching, exporting, sending)
@@ -95,7 +101,7 @@ def build_app(settings: Settings, live: LiveConfig, templates: TemplateSet) -> E
     app = Litestar(
         [*ROUTES, *TEMPLATE_ROUTES],
         lifespan=[lifespan],
-        state=State({"desk": desk, "templates": TemplateDesk(desk)}),
+        state=State({"desk": desk, "send_message": send_message, "templates": TemplateDesk(desk)}),
         openapi_config=None,
         logging_config=None,
         request_max_body_size=None,  # the edge has read and measured the body already
@@ -105,19 +111,22 @@ def build_app(settings: Settings, live: LiveConfig, templates: TemplateSet) -> E
             Exception: _answer_crash,
         },
     )
-    return Edge(app, authenticator, metrics, log, tracing)
+    return Edge(app, authenticator, metrics, log, {("POST", "/v1/messages"): send_message}, tracing)
 
 
 def _answer_refusal(request: AnyRequest, refused: RefusedError) -> Response[bytes]:
-    status, headers, body = problem_of(refused, request.scope["state"]["request_id"])
-    request.scope["state"]["answer"].code = refused.code
+    arrival: Arrival = request.scope["state"]["arrival"]
+    arrival.code = refused.code
+    status, headers, body = problem_of(refused, arrival.origin.request_id)
     media_type = headers.pop("content-type")
     return Response(body, status_code=status, headers=headers, media_type=media_type)
 
 
 def _answer_crash(request: AnyRequest, error: Exception) -> Response[bytes]:
     """Tell of a defect in a route in the log, and the caller only that it was one."""
-    get_logger().error("request.crashed", request_id=request.scope["state"]["request_id"], exc_info=error)
+    get_logger().error(
+        "request.crashed", request_id=request.scope["state"]["arrival"].origin.request_id, exc_info=error
+    )
     refused = RefusedError(Code.INTERNAL, "An unexpected error happened; it has been logged.")
     return _answer_refusal(request, refused)
 

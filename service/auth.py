@@ -88,6 +88,8 @@ class Authenticator:
 
 
 def _holds_now(token: Token) -> bool:
+    if not token.not_before and not token.expires:
+        return True
     now = datetime.now(UTC)
     begins = read_time(token.not_before) if token.not_before else None
     ends = read_time(token.expires) if token.expires else None

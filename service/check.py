@@ -111,6 +111,8 @@ class Checked:
             self._say("/to", f"to, cc and bcc together may hold {MAX_RECIPIENTS} recipients")
         elif per_day is not None and len(everyone) > per_day:
             self._say("/to", f"the agent may send to {per_day} recipients a day, and this message has more")
+        if len(set(everyone)) == len(everyone):
+            return
         seen: set[str] = set()
         places = [("/to", self.to), ("/cc", self.cc), ("/bcc", self.bcc)]
         for pointer, addresses in places:
@@ -155,9 +157,9 @@ class Checked:
             self._say("/template/name", "is a template this agent may not send")
         faults = template.check(chosen.variables)
         if not faults:
-            # Rendered once here, so that what cannot be rendered is refused while its caller listens.
+            # Tried once here, so that what cannot be rendered is refused while its caller listens.
             try:
-                template.render(chosen.variables, chosen.locale)
+                template.try_render(chosen.variables, chosen.locale)
             except RenderError:
                 faults = [Fault("", "cannot be rendered with these variables")]
         named = [Fault("/template/variables" + fault.pointer, fault.detail) for fault in faults]

@@ -8,6 +8,7 @@ from arq.connections import ArqRedis
 from structlog.typing import FilteringBoundLogger
 
 from postroom import rounds
+from postroom.config.change import Change
 from postroom.config.structs import Config
 from postroom.config.units import milliseconds
 from postroom.ending import tell_end
@@ -25,7 +26,7 @@ from postroom.ledger.reading import Reading
 from postroom.ledger.record import Record
 from postroom.ledger.watch import FULL_SHARE, Watch
 from postroom.library import publish_templates
-from postroom.metrics import EdgeMetrics
+from postroom.metrics import Children, EdgeMetrics
 from postroom.origin import Origin
 from postroom.shelf import Shelf
 from postroom.states import State
@@ -49,6 +50,7 @@ class Desk:
     ) -> None:
         self.retention = config.retention.message
         self.metrics = metrics
+        self._counted = Children(metrics.accepted)
         self.draining = False
         self.heart = Heart()
         self.redis_ok: bool | None = None  # not looked yet
@@ -84,6 +86,11 @@ class Desk:
         self.keep_file = KeepFile(files, config.files)
         self._accept = AcceptMessage(self.shelf, self.acceptance, files, self.digests, self.ring)
         self.cancel = self.acceptance.cancel
+
+    def apply(self, change: Change) -> None:
+        """Forget what was counted of agents that are configured no longer."""
+        for agent in change.removed:
+            self._counted.forget(agent, at=1)
 
     async def accept(self, identity: Identity, decoded: Decoded, origin: Origin) -> Accepted:
         """Accept a request; see `AcceptMessage`."""
@@ -122,12 +129,14 @@ class Desk:
             return
         offer = accepted.offer
         assert offer is not None
-        log = self._log.bind(
-            request_id=origin.request_id, trace_id=origin.trace_id, caller=offer.caller, agent=offer.agent
-        )
-        self.metrics.accepted.labels(offer.caller, offer.agent, offer.priority).inc()
-        log.info(
+        self._counted[offer.caller, offer.agent, offer.priority].inc()
+        # Spelt out rather than bound: binding makes a logger for each message.
+        self._log.info(
             "message.accepted",
+            request_id=origin.request_id,
+            trace_id=origin.trace_id,
+            caller=offer.caller,
+            agent=offer.agent,
             message_id=offer.id,
             client_ref=offer.client_ref,
             priority=offer.priority,

@@ -7,44 +7,38 @@ task and no parser. Answers are problem documents throughout.
 import asyncio
 import re
 import time
-import uuid
+from collections.abc import Mapping
 from typing import Any
 
-from msgspec import Struct
 from structlog.typing import FilteringBoundLogger
 
 from postroom.errors import Code, RefusedError
 from postroom.ledger.keys import agent_of
-from postroom.metrics import EdgeMetrics
-from postroom.origin import Origin, read_traceparent
+from postroom.metrics import Children, EdgeMetrics
 from postroom.tracing import AcceptSpan, Attributes, Tracing, known
+from service.arrival import Arrival, Scope, Straight, take_in
 from service.auth import Authenticator
+from service.fields import MAX_BODY, too_large
 from service.problem import problem_of
 
-MAX_BODY = 24_000_000  # 15 MB of attachments in base64, and the rest of a request
 BODY_SECONDS = 10.0
 RATE_DETAIL = "The caller's rate is used up."
-_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}\Z")
+JSON = (b"content-type", b"application/json")
 _SLASHES = re.compile("/+")
-_CHARSET = re.compile(rb'\s*charset\s*=\s*"?utf-8"?\s*\Z', re.IGNORECASE)
 
-Scope = dict[str, Any]
+COUNTED = frozenset({"GET", "POST", "HEAD", "DELETE", "PUT", "PATCH", "OPTIONS"})
 METHODS = {"/v1/messages": b"GET, OPTIONS, POST"}
 FILES = "/v1/files"  # the one path that takes other bodies than JSON
 ROUTES = ("/v1/messages", "/v1/templates", FILES, "/livez", "/readyz", "/openapi.json", "/docs")
 
 
-class Answer(Struct):
-    """What was answered, for the log line, the metrics and the span."""
-
-    status: int = 0
-    length: int = 0
-    code: str | None = None
-    message_id: str | None = None
-
-
 class Edge:
-    """An ASGI application around another one."""
+    """An ASGI application around another one.
+
+    `straight` names the routes, by method and path as they are spelt, that the edge serves itself: the way through
+    the router costs more than all that `POST /v1/messages` does besides (decision 15). The router knows them too,
+    for other spellings of their paths.
+    """
 
     def __init__(
         self,
@@ -52,13 +46,19 @@ class Edge:
         authenticator: Authenticator,
         metrics: EdgeMetrics,
         log: FilteringBoundLogger,
+        straight: Mapping[tuple[str, str], Straight] | None = None,
         tracing: Tracing | None = None,
     ) -> None:
         self._app = app
         self._authenticator = authenticator
         self._metrics = metrics
+        self._requests = Children(metrics.requests)
+        self._request_seconds = Children(metrics.request_seconds)
         self._log = log
+        self._straight = straight or {}
         self._tracing = tracing
+        self._open = 0
+        metrics.in_flight.set_function(lambda: self._open)
 
     async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
         """Serve one connection's request, or pass the lifespan through."""
@@ -66,142 +66,97 @@ class Edge:
             await self._app(scope, receive, send)
             return
         started = time.perf_counter()
-        answer = Answer()
-        origin, span = _origin(scope, started), None
+        arrival, span = take_in(scope, started), None
         if self._tracing is not None and scope["path"] == "/v1/messages" and scope["method"] == "POST":
-            span, origin = self._tracing.begin_accept(origin)
-        request_id = origin.request_id
-        scope.setdefault("state", {})["request_id"] = request_id
-        scope["state"]["origin"] = origin
-        scope["state"]["answer"] = answer
-        send = _marking(send, answer, request_id)
-        self._metrics.in_flight.inc()
+            span, arrival.origin = self._tracing.begin_accept(arrival.origin)
+        self._open += 1
         try:
-            await self._serve(scope, receive, send, answer)
-        except Exception:  # noqa: BLE001  the last line of defence: logged, counted, answered as a problem
-            self._log.exception("request.crashed", request_id=request_id)
-            if answer.status == 0:
-                refused = RefusedError(Code.INTERNAL, "An unexpected error happened; it has been logged.")
-                await _refuse(refused, request_id, send, answer)
-        finally:
-            self._metrics.in_flight.dec()
-            self._account(scope, answer, time.perf_counter() - started)
-            if span is not None:
-                _end_span(span, scope, answer)
-
-    async def _serve(self, scope: Scope, receive: Any, send: Any, answer: Answer) -> None:
-        try:
-            fields = _Fields(scope)
-            fields.check()
-            # The router folds slashes, so the token is asked for by the folded path too.
-            if _SLASHES.sub("/", scope["path"]).startswith("/v1/"):
-                self._identify(scope, fields)
-            if scope["method"] in ("POST", "PUT", "PATCH"):
-                body = await _read_body(receive, fields.length)
-                if body and _SLASHES.sub("/", scope["path"]).rstrip("/") != FILES:
-                    fields.check_media_type()
-                receive = _replaying(body, receive)
+            await self._serve(scope, arrival, receive, send)
         except RefusedError as refused:
-            await _refuse(refused, scope["state"]["request_id"], send, answer)
-            return
-        if scope["method"] == "OPTIONS" and scope["path"] in METHODS:
-            # The router's own answer knows only one of the path's handlers.
-            headers = [(b"allow", METHODS[scope["path"]])]
-            await send({"type": "http.response.start", "status": 204, "headers": headers})
-            await send({"type": "http.response.body", "body": b""})
-            return
-        await self._app(scope, receive, send)
+            await _refuse(refused, arrival, send)
+        except Exception:  # noqa: BLE001  the last line of defence: logged, counted, answered as a problem
+            self._log.exception("request.crashed", request_id=arrival.origin.request_id)
+            if arrival.status == 0:
+                defect = RefusedError(Code.INTERNAL, "An unexpected error happened; it has been logged.")
+                await _refuse(defect, arrival, send)
+        finally:
+            self._open -= 1
+            self._account(scope, arrival, time.perf_counter() - started)
+            if span is not None:
+                _end_span(span, arrival)
 
-    def _identify(self, scope: Scope, fields: "_Fields") -> None:
+    async def _serve(self, scope: Scope, arrival: Arrival, receive: Any, send: Any) -> None:
+        path, method = scope["path"], scope["method"]
+        fields = arrival.fields
+        fields.check()
+        # The router folds slashes, so the token is asked for by the folded path.
+        folded = _SLASHES.sub("/", path) if "//" in path else path
+        if folded.startswith("/v1/"):
+            self._identify(scope, arrival)
+        if method in ("POST", "PUT", "PATCH"):
+            arrival.body = await _read_body(receive, fields.length)
+            if arrival.body and folded.rstrip("/") != FILES:
+                fields.check_media_type()
+            receive = _replaying(arrival.body, receive)
+        if (route := self._straight.get((method, path))) is not None:
+            reply = await route(arrival)
+            await _answer(arrival, send, reply.status, [JSON, *reply.headers], reply.body)
+        elif method == "OPTIONS" and path in METHODS:
+            # The router's own answer knows only one of the path's handlers.
+            await _answer(arrival, send, 204, [(b"allow", METHODS[path])], b"")
+        else:
+            scope.setdefault("state", {})["arrival"] = arrival
+            await self._app(scope, receive, _marking(send, arrival))
+
+    def _identify(self, scope: Scope, arrival: Arrival) -> None:
         peer = scope["client"][0] if scope.get("client") else None
         try:
-            identity = self._authenticator.authenticate(fields.all(b"authorization"), peer)
+            identity = self._authenticator.authenticate(arrival.fields.all(b"authorization"), peer)
         except RefusedError as refused:
             self._metrics.auth_failures.labels(refused.code).inc()
             raise
-        scope["state"]["identity"] = identity
+        arrival.identity = identity
         if identity.limit is not None and (wait := identity.limit.take()) is not None:
             raise RefusedError(Code.RATE_LIMITED, RATE_DETAIL, retry_after=wait)
 
-    def _account(self, scope: Scope, answer: Answer, seconds: float) -> None:
+    def _account(self, scope: Scope, arrival: Arrival, seconds: float) -> None:
         route, method = _route(scope["path"]), scope["method"]
-        if method not in ("GET", "POST", "HEAD", "DELETE", "PUT", "PATCH", "OPTIONS"):
+        if method not in COUNTED:
             method = "other"
-        self._metrics.requests.labels(route, method, answer.status).inc()
-        self._metrics.request_seconds.labels(route, method).observe(seconds)
-        identity = scope["state"].get("identity")
-        if answer.code and route == "/v1/messages" and method == "POST":
-            self._metrics.rejected.labels(identity.name if identity else "", answer.code).inc()
+        caller = arrival.identity.name if arrival.identity else None
+        self._requests[route, method, arrival.status].inc()
+        self._request_seconds[route, method].observe(seconds)
+        if arrival.code and route == "/v1/messages" and method == "POST":
+            self._metrics.rejected.labels(caller or "", arrival.code).inc()
         if route not in ("/livez", "/readyz"):
             self._log.info(
                 "http.request",
-                request_id=scope["state"]["request_id"],
-                trace_id=scope["state"]["origin"].trace_id,
-                caller=identity.name if identity else None,
+                request_id=arrival.origin.request_id,
+                trace_id=arrival.origin.trace_id,
+                caller=caller,
                 method=method,
                 route=route,
-                status=answer.status,
-                code=answer.code,
+                status=arrival.status,
+                code=arrival.code,
                 ms=round(seconds * 1000, 2),
-                bytes=answer.length,
+                bytes=arrival.length,
             )
 
 
-def _end_span(span: AcceptSpan, scope: Scope, answer: Answer) -> None:
-    identity = scope["state"].get("identity")
+def _end_span(span: AcceptSpan, arrival: Arrival) -> None:
     attributes = known(
-        message_id=answer.message_id,
-        agent=agent_of(answer.message_id) if answer.message_id else None,
-        caller=identity.name if identity else None,
-        code=answer.code,
-        request_id=scope["state"]["request_id"],
+        message_id=arrival.message_id,
+        agent=agent_of(arrival.message_id) if arrival.message_id else None,
+        caller=arrival.identity.name if arrival.identity else None,
+        code=arrival.code,
+        request_id=arrival.origin.request_id,
     )
     http: Attributes = {
         "http.request.method": "POST",
         "http.route": "/v1/messages",
-        "http.response.status_code": answer.status,
+        "http.response.status_code": arrival.status,
     }
-    span.end({**http, **attributes}, failed=answer.status >= 500 or answer.status == 0)
-
-
-class _Fields:
-    """The header fields of a request, and what must hold for them."""
-
-    def __init__(self, scope: Scope) -> None:
-        self._fields: list[tuple[bytes, bytes]] = scope["headers"]
-        self.length: int | None = None
-
-    def all(self, name: bytes) -> list[bytes]:
-        return [value for key, value in self._fields if key == name]
-
-    def check(self) -> None:
-        hosts = self.all(b"host")
-        if len(hosts) != 1 or not hosts[0]:
-            raise RefusedError(Code.BAD_REQUEST, "Exactly one Host header field is required.")
-        lengths, codings = self.all(b"content-length"), self.all(b"transfer-encoding")
-        if lengths and codings:
-            raise RefusedError(Code.BAD_REQUEST, "Content-Length and Transfer-Encoding exclude each other.")
-        if codings and [coding.strip().lower() for coding in codings] != [b"chunked"]:
-            raise RefusedError(Code.BAD_REQUEST, "The only Transfer-Encoding taken is chunked.")
-        if len(lengths) > 1 or (lengths and not lengths[0].isdigit()):
-            raise RefusedError(Code.BAD_REQUEST, "Content-Length must be one number.")
-        if self.all(b"content-encoding"):
-            raise RefusedError(Code.UNSUPPORTED_MEDIA_TYPE, "Compressed bodies are not taken.")
-        self.length = int(lengths[0]) if lengths and len(lengths[0]) < 16 else None
-        if lengths and self.length is None:
-            raise too_large()
-
-    def check_media_type(self) -> None:
-        types = self.all(b"content-type")
-        kind, *parameters = types[0].split(b";") if len(types) == 1 else (b"",)
-        if kind.strip().lower() != b"application/json" or not all(_CHARSET.match(p) for p in parameters):
-            detail = "Send Content-Type: application/json, in UTF-8."
-            raise RefusedError(Code.UNSUPPORTED_MEDIA_TYPE, detail)
-
-
-def too_large() -> RefusedError:
-    """Return the refusal of a body beyond the limit."""
-    return RefusedError(Code.TOO_LARGE, f"A request may have {MAX_BODY} bytes.")
+    span.end({**http, **attributes}, failed=arrival.status >= 500 or arrival.status == 0)
 
 
 async def _read_body(receive: Any, length: int | None) -> bytes:
@@ -241,38 +196,38 @@ def _replaying(body: bytes, receive: Any) -> Any:
     return replay
 
 
-def _marking(send: Any, answer: Answer, request_id: str) -> Any:
+def _marking(send: Any, arrival: Arrival) -> Any:
+    request_id = (b"x-request-id", arrival.origin.request_id.encode())
+
     async def mark(message: dict[str, Any]) -> None:
         if message["type"] == "http.response.start":
-            answer.status = message["status"]
-            message["headers"] = [*message.get("headers", []), (b"x-request-id", request_id.encode())]
+            arrival.status = message["status"]
+            message["headers"] = [*message.get("headers", []), request_id]
         else:
-            answer.length += len(message.get("body", b""))
+            arrival.length += len(message.get("body", b""))
         await send(message)
 
     return mark
 
 
-async def _refuse(refused: RefusedError, request_id: str, send: Any, answer: Answer) -> None:
-    status, fields, body = problem_of(refused, request_id)
-    answer.code = refused.code
-    if refused.code in (Code.TOO_LARGE, Code.REQUEST_TIMEOUT):
-        fields["connection"] = "close"  # what is left of the body is not read
-    headers = [(k.encode(), v.encode()) for k, v in fields.items()]
-    headers.append((b"content-length", str(len(body)).encode()))
+async def _answer(
+    arrival: Arrival, send: Any, status: int, headers: list[tuple[bytes, bytes]], body: bytes
+) -> None:
+    """Answer at once and whole."""
+    arrival.status, arrival.length = status, len(body)
+    headers.append((b"x-request-id", arrival.origin.request_id.encode()))
+    if status != 204:
+        headers.append((b"content-length", b"%d" % len(body)))
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 
 
-def _origin(scope: Scope, started: float) -> Origin:
-    """Take over the caller's ids where they are well formed, and make a request id where it gave none."""
-    request_id = traceparent = ""
-    for name, value in scope["headers"]:
-        if name == b"x-request-id" and not request_id and _REQUEST_ID.match(value):
-            request_id = value.decode()
-        elif name == b"traceparent" and not traceparent:
-            traceparent = read_traceparent(value)
-    return Origin(request_id or uuid.uuid4().hex, traceparent, started)
+async def _refuse(refused: RefusedError, arrival: Arrival, send: Any) -> None:
+    status, fields, body = problem_of(refused, arrival.origin.request_id)
+    arrival.code = refused.code
+    if refused.code in (Code.TOO_LARGE, Code.REQUEST_TIMEOUT):
+        fields["connection"] = "close"  # what is left of the body is not read
+    await _answer(arrival, send, status, [(k.encode(), v.encode()) for k, v in fields.items()], body)
 
 
 def _route(path: str) -> str:

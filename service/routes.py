@@ -6,27 +6,17 @@ import msgspec
 from litestar import MediaType, Request, Response, get, post
 from litestar.params import FromPath
 
-from postroom.decode import convert
 from postroom.errors import Code, RefusedError
-from postroom.ids import is_message_id
 from postroom.ledger.errors import LedgerUnavailableError, LedgerUnconfirmedError
-from postroom.ledger.reading import StoredMessage
 from postroom.states import State
-from service.accept import RETRY_SECONDS, Accepted, unavailable
+from service.accept import RETRY_SECONDS, unavailable
+from service.arrival import Arrival
 from service.auth import Identity
 from service.desk import Desk
 from service.docs import docs_page
+from service.lookup import not_found, read_live, read_own
 from service.openapi import openapi_json
-from service.schema import Decoded, decode_request
-from service.view import (
-    AcceptedView,
-    MessageList,
-    view_accepted,
-    view_created,
-    view_file,
-    view_message,
-    view_why,
-)
+from service.view import MessageList, view_file, view_message, view_why
 
 JSON = "application/json"
 _encode = msgspec.json.Encoder().encode
@@ -45,37 +35,21 @@ def _refuse_query(request: AnyRequest) -> None:
         raise RefusedError(Code.BAD_REQUEST, "This path takes no query parameters.")
 
 
+def _arrival(request: AnyRequest) -> Arrival:
+    arrival: Arrival = request.scope["state"]["arrival"]
+    return arrival
+
+
 def _identity(request: AnyRequest, scope: str) -> Identity:
-    identity: Identity = request.scope["state"]["identity"]
-    if scope not in identity.token.scopes:
-        raise RefusedError(Code.SCOPE_MISSING, f"The token's scopes do not include {scope}.")
-    return identity
+    return _arrival(request).identified(scope)
 
 
 @post("/v1/messages", status_code=202)
 async def send_message(request: AnyRequest) -> Response[bytes]:
-    """Accept a message: 202 once it is recorded, 200 where its ref was known with the same content."""
-    identity = _identity(request, "send")
-    desk = _desk(request)
-    origin = request.scope["state"]["origin"]
-    if request.query_params and _is_dry_run(request):
-        wanted = _with_ref(
-            decode_request(await request.body()), request.headers.getall("idempotency-key", [])
-        )
-        found = await desk.rehearse(identity, _with_any_ref(wanted), origin)
-        return Response(_encode(found), status_code=200, media_type=JSON)
-    desk.check_room()
-    wanted = _with_ref(decode_request(await request.body()), request.headers.getall("idempotency-key", []))
-    accepted = await desk.accept(identity, wanted, origin)
-    desk.account(accepted, origin)
-    view = await _view_accepted(desk, identity, accepted)
-    request.scope["state"]["answer"].message_id = view.id
-    replayed = accepted.created is None
-    headers = {
-        "location": f"/v1/messages/{view.id}",
-        "idempotent-replayed": "true" if replayed else "false",
-    }
-    return Response(_encode(view), status_code=200 if replayed else 202, media_type=JSON, headers=headers)
+    """Accept a message (`service.send`). The edge serves this path itself; here come its other spellings."""
+    reply = await request.app.state.send_message(_arrival(request))
+    headers = {name.decode(): value.decode() for name, value in reply.headers}
+    return Response(reply.body, status_code=reply.status, media_type=JSON, headers=headers)
 
 
 @post("/v1/files", status_code=201)
@@ -90,8 +64,9 @@ async def upload_file(request: AnyRequest) -> Response[bytes]:
     kinds = request.headers.getall("content-type", [])
     kind = kinds[0].strip() if len(kinds) == 1 else ""
     lifetime = lifetimes[0] if lifetimes else None
-    file, new = await desk.keep_file(identity.name, kind, await request.body(), lifetime)
-    desk.account_file(identity.name, size=file.size, new=new, request_id=request.scope["state"]["request_id"])
+    arrival = _arrival(request)
+    file, new = await desk.keep_file(identity.name, kind, arrival.body, lifetime)
+    desk.account_file(identity.name, size=file.size, new=new, request_id=arrival.origin.request_id)
     return Response(_encode(view_file(file)), status_code=201 if new else 200, media_type=JSON)
 
 
@@ -101,7 +76,7 @@ async def get_message(request: AnyRequest, message_id: FromPath[str]) -> Respons
     identity = _identity(request, "read")
     _refuse_query(request)
     desk = _desk(request)
-    stored = await _read_own(desk, identity, message_id, live=True)
+    stored = await read_own(desk, identity, message_id, live=True)
     agent = identity.config.agents.get(stored.record.agent)
     view = view_message(stored, agent, desk.retention)
     return Response(_encode(view), media_type=JSON)
@@ -113,7 +88,7 @@ async def explain_message(request: AnyRequest, message_id: FromPath[str]) -> Res
     identity = _identity(request, "read")
     _refuse_query(request)
     desk = _desk(request)
-    stored = await _read_own(desk, identity, message_id, live=True)
+    stored = await read_own(desk, identity, message_id, live=True)
     view = view_why(stored, identity.config.agents.get(stored.record.agent))
     return Response(_encode(view), media_type=JSON)
 
@@ -134,7 +109,7 @@ async def find_messages(request: AnyRequest) -> Response[bytes]:
         ids = await desk.reading.find((a, digests.ref(identity.name, a, refs[0])) for a in places)
     except LedgerUnavailableError:
         raise unavailable() from None
-    found = [stored for i in ids if (stored := await _read_live(desk, i)) is not None]
+    found = [stored for i in ids if (stored := await read_live(desk, i)) is not None]
     views = [view_message(s, identity.config.agents.get(s.record.agent), desk.retention) for s in found]
     return Response(_encode(MessageList(views)), media_type=JSON)
 
@@ -145,7 +120,7 @@ async def cancel_message(request: AnyRequest, message_id: FromPath[str]) -> Resp
     identity = _identity(request, "send")
     _refuse_query(request)
     desk = _desk(request)
-    await _read_own(desk, identity, message_id)
+    await read_own(desk, identity, message_id)
     try:
         cancelled = await desk.cancel(message_id)
     except LedgerUnavailableError:
@@ -154,13 +129,13 @@ async def cancel_message(request: AnyRequest, message_id: FromPath[str]) -> Resp
         detail = "The ledger did not answer in time. Ask again."
         raise RefusedError(Code.UNAVAILABLE, detail, retry_after=RETRY_SECONDS) from None
     if cancelled is None:
-        raise _not_found()
+        raise not_found()
     if not cancelled.by_us and cancelled.state != State.CANCELLED:
         detail = f"The message is {cancelled.state}: it can only be cancelled before it goes to the channel."
         raise RefusedError(Code.TOO_LATE, detail, message_id=message_id)
     if cancelled.ended is not None:
-        desk.account_cancelled(cancelled.ended, request.scope["state"]["request_id"])
-    stored = await _read_own(desk, identity, message_id)
+        desk.account_cancelled(cancelled.ended, _arrival(request).origin.request_id)
+    stored = await read_own(desk, identity, message_id)
     agent = identity.config.agents.get(stored.record.agent)
     return Response(_encode(view_message(stored, agent, desk.retention)), media_type=JSON)
 
@@ -206,80 +181,3 @@ ROUTES = [
     openapi,
     docs,
 ]
-
-
-async def _read_own(desk: Desk, identity: Identity, message_id: str, *, live: bool = False) -> StoredMessage:
-    stored = await _read(desk, message_id) if is_message_id(message_id) else None
-    if stored is None or stored.record.caller != identity.name:
-        raise _not_found()
-    return await _ended_if_overdue(desk, stored) if live else stored
-
-
-async def _read_live(desk: Desk, message_id: str) -> StoredMessage | None:
-    stored = await _read(desk, message_id)
-    return stored and await _ended_if_overdue(desk, stored)
-
-
-async def _ended_if_overdue(desk: Desk, stored: StoredMessage) -> StoredMessage:
-    """Nobody is shown a message as waiting after its time, though its agent stands still and no worker looks."""
-    if stored.overdue and await desk.lapse(stored.record.id):
-        return await _read(desk, stored.record.id) or stored
-    return stored
-
-
-def _not_found() -> RefusedError:
-    return RefusedError(Code.NOT_FOUND, "No message of this caller has this id.")
-
-
-async def _read(desk: Desk, message_id: str) -> StoredMessage | None:
-    try:
-        return await desk.reading.message(message_id)
-    except LedgerUnavailableError:
-        raise unavailable() from None
-
-
-def _with_ref(decoded: Decoded, keys: list[str]) -> Decoded:
-    """Take `Idempotency-Key` for the client_ref: bare, or an RFC 8941 string in quotes."""
-    if not keys:
-        return decoded
-    if len(keys) > 1:
-        raise RefusedError(Code.IDEMPOTENCY_KEY_MISMATCH, "Send Idempotency-Key once.")
-    key = keys[0]
-    if len(key) > 1 and key[0] == key[-1] == '"':
-        key = key[1:-1]
-    request = decoded.request
-    if request.client_ref is None:
-        named, faults = convert(
-            msgspec.to_builtins(msgspec.structs.replace(request, client_ref=key)), type(request)
-        )
-        return Decoded(named or request, [*decoded.faults, *faults])
-    if request.client_ref != key:
-        raise RefusedError(Code.IDEMPOTENCY_KEY_MISMATCH, "Send one of them, or the same in both.")
-    return decoded
-
-
-def _is_dry_run(request: AnyRequest) -> bool:
-    """Nothing is ignored: a caller who asks for what this version cannot do must not be sent for."""
-    asked: list[str] = request.query_params.getall("dry_run", [])
-    if set(request.query_params) - {"dry_run"} or len(asked) != 1 or asked[0] not in ("true", "false"):
-        raise RefusedError(Code.BAD_REQUEST, "This path takes the query parameter dry_run: true or false.")
-    return asked[0] == "true"
-
-
-def _with_any_ref(decoded: Decoded) -> Decoded:
-    """A dry run uses no ref, so it needs none."""
-    if decoded.request.client_ref is not None:
-        return decoded
-    request = msgspec.structs.replace(decoded.request, client_ref="dry-run")
-    return msgspec.structs.replace(decoded, request=request)
-
-
-async def _view_accepted(desk: Desk, identity: Identity, accepted: Accepted) -> AcceptedView:
-    if accepted.record is not None:
-        # A replay answers the live state, with what holds the message up.
-        stored = await _read_live(desk, accepted.record.id) or StoredMessage(accepted.record, None)
-        agent = identity.config.agents.get(accepted.record.agent)
-        return AcceptedView(**view_accepted(stored, agent, desk.retention))
-    assert accepted.created is not None
-    assert accepted.offer is not None
-    return view_created(accepted.offer, accepted.created, identity.config.agents.get(accepted.offer.agent))

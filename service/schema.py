@@ -1,6 +1,7 @@
 """The body of `POST /v1/messages`: its structs, and decoding it strictly with all faults at once."""
 
 from datetime import datetime
+from operator import attrgetter
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -169,6 +170,8 @@ _DEFAULTS = {f.name: f.default for f in msgspec.structs.fields(MessageRequest)} 
     f.name: f.default_factory() for f in msgspec.structs.fields(MessageRequest) if callable(f.default_factory)
 }
 
+_DEFAULT_VALUES = tuple(_DEFAULTS[name] for name in FIELD_NUMBERS)
+_compared = attrgetter(*FIELD_NUMBERS)
 _decoder = msgspec.json.Decoder(MessageRequest)
 _encoder = msgspec.json.Encoder(order="deterministic")
 
@@ -228,11 +231,8 @@ def _field(fault: Fault) -> str:
 
 def field_values(request: MessageRequest) -> dict[int, bytes]:
     """Return the fields that were given, by their number, in a form that equal requests share."""
-    return {
-        number: _encoder.encode(getattr(request, name))
-        for name, number in FIELD_NUMBERS.items()
-        if getattr(request, name) != _DEFAULTS[name]
-    }
+    compared = zip(FIELD_NUMBERS.values(), _compared(request), _DEFAULT_VALUES, strict=True)
+    return {number: _encoder.encode(value) for number, value, default in compared if value != default}
 
 
 def _decode_plain(body: bytes) -> object:

@@ -7,6 +7,7 @@ from litestar import Request, Response, get, put
 from litestar.params import FromPath
 
 from postroom.errors import Code, RefusedError
+from service.arrival import Arrival
 from service.auth import Identity
 from service.templates import TemplateDesk
 
@@ -47,10 +48,8 @@ async def get_version(request: AnyRequest, name: FromPath[str], version: FromPat
 @put("/v1/templates/{name:str}")
 async def publish_template(request: AnyRequest, name: FromPath[str]) -> Response[bytes]:
     """Publish a template's files as its new version, or point at an older version."""
-    identity: Identity = request.scope["state"]["identity"]
-    if "templates" not in identity.token.scopes:
-        raise RefusedError(Code.SCOPE_MISSING, "The token's scopes do not include templates.")
-    detail = await _desk(request).publish(identity, name, await request.body())
+    arrival: Arrival = request.scope["state"]["arrival"]
+    detail = await _desk(request).publish(arrival.identified("templates"), name, arrival.body)
     return Response(_encode(detail), media_type=JSON)
 
 
@@ -58,8 +57,9 @@ TEMPLATE_ROUTES = [list_templates, get_template, list_versions, get_version, pub
 
 
 def _looker(request: AnyRequest) -> Identity:
-    identity: Identity = request.scope["state"]["identity"]
-    if not {"templates", "read"} & set(identity.token.scopes):
+    arrival: Arrival = request.scope["state"]["arrival"]
+    identity = arrival.identity
+    if identity is None or not {"templates", "read"} & set(identity.token.scopes):
         raise RefusedError(Code.SCOPE_MISSING, "The token's scopes include neither templates nor read.")
     if request.query_params:
         raise RefusedError(Code.BAD_REQUEST, "This path takes no query parameters.")

@@ -27,6 +27,7 @@ from workers.outbox import Outbox
 from workers.reload import start_over
 from workers.round import Round
 from workers.stages import Stages
+from workers.turns import Turns
 from workers.ways import Ways
 
 
@@ -51,6 +52,7 @@ class Carrier:
         self.account = account
         self.metrics, self.log = account.metrics, account.log
         self.holdings = Holdings()
+        self.turns = Turns()
         self.outbox = Outbox(delivery, self.ledger_failed)
         self.linger = seconds(config.worker.linger)
         self.round_seconds = seconds(config.worker.round)

@@ -156,6 +156,7 @@ class Lane:
                     done += 1
                     continue
                 way = self._way
+                await self._carrier.turns.take(self._agent)
                 stages = Stages(self._paced, way.opened_in)
                 way.opened_in = 0.0
                 try:

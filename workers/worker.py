@@ -26,6 +26,7 @@ from postroom.library import Library, publish_templates
 from postroom.log import get_logger
 from postroom.metrics import CarrierMetrics
 from postroom.settings import Settings
+from postroom.startup import settle
 from postroom.supervise import supervise
 from postroom.telemetry import Telemetry
 from postroom.templates import TemplateSet
@@ -133,6 +134,7 @@ class WorkerProcess:
             generation=self._live.generation,
         )
         carrier.notes("process.started", service="worker", version=__version__, config_hash=self._live.digest)
+        settle()
         await self._stopping.wait()
         self._log.info("service.draining", lanes=carrier.lanes)
         heart.rest("sweep")

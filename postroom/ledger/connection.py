@@ -1,9 +1,14 @@
-"""What a lost connection to Redis looks like, whatever event loop it was lost on."""
+"""Connections to Redis: how a lost one looks, whatever event loop it was lost on, and reading many replies at once."""
 
 from typing import Any
 
+from redis._parsers.hiredis import NOT_ENOUGH_DATA
 from redis.asyncio import ConnectionPool
+from redis.asyncio.connection import AbstractConnection
+from redis.exceptions import BusyLoadingError
 from redis.exceptions import ConnectionError as RedisConnectionError
+
+READ_BYTES = 64 * 1024
 
 
 def told_when_lost(pool: ConnectionPool) -> ConnectionPool:
@@ -23,3 +28,28 @@ def told_when_lost(pool: ConnectionPool) -> ConnectionPool:
 
     pool.connection_class = Connection
     return pool
+
+
+async def read_replies(connection: AbstractConnection, count: int) -> list[Any]:
+    """Return the next replies of a connection without deadlines of its own; refused calls are errors among them.
+
+    They are taken from hiredis itself: `read_response` costs more for each than taking a dozen that are there.
+
+    Raises:
+        RedisConnectionError, OSError: the connection was lost, so that some replies are not known.
+    """
+    parser: Any = connection._parser  # noqa: SLF001  redis-py has no public way to it
+    stream, reader = parser._stream, parser._reader  # noqa: SLF001
+    replies: list[Any] = []
+    while len(replies) < count:
+        reply = reader.gets()
+        if reply is NOT_ENOUGH_DATA:
+            data = await stream.read(READ_BYTES)
+            if not data:
+                raise RedisConnectionError("the connection was closed")
+            reader.feed(data)
+        elif isinstance(reply, RedisConnectionError) and not isinstance(reply, BusyLoadingError):
+            raise reply
+        else:
+            replies.append(reply)
+    return replies

@@ -16,6 +16,9 @@ class Digests:
 
     def __init__(self, key: bytes) -> None:
         self.key = key
+        # Both hashes with the key in them already: OpenSSL looks its algorithms up for each new one.
+        self._hmac = hmac.new(key, digestmod="sha256")
+        self._of_field = hashlib.blake2b(key=key[:32], digest_size=FIELD_DIGEST_BYTES)
 
     def ref(self, caller: str, agent: str, client_ref: str) -> str:
         """Return 16 characters for (caller, agent, client_ref): 96 bits of HMAC-SHA256."""
@@ -30,14 +33,17 @@ class Digests:
         return self._short(f"collapse\n{caller}\n{key}\n{recipient.lower()}")
 
     def _short(self, text: str) -> str:
-        return base64.urlsafe_b64encode(hmac.digest(self.key, text.encode(), "sha256")[:12]).decode()
+        digest = self._hmac.copy()
+        digest.update(text.encode())
+        return base64.urlsafe_b64encode(digest.digest()[:12]).decode()
 
     def fields(self, fields: dict[int, bytes]) -> bytes:
         """Return one byte and a 4-byte digest per field: its number in the contract, and what it holds."""
-        parts = []
+        parts: list[bytes] = []
         for number, value in sorted(fields.items()):
-            digest = hashlib.blake2b(value, key=self.key[:32], digest_size=FIELD_DIGEST_BYTES).digest()
-            parts.append(bytes((number,)) + digest)
+            digest = self._of_field.copy()
+            digest.update(value)
+            parts += (bytes((number,)), digest.digest())
         return b"".join(parts)
 
 

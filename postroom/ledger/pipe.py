@@ -23,10 +23,10 @@ from redis.exceptions import (
     OutOfMemoryError,
     ReadOnlyError,
     RedisError,
-    ResponseError,
     TryAgainError,
 )
 
+from postroom.ledger.connection import read_replies
 from postroom.ledger.errors import (
     LedgerError,
     LedgerFullError,
@@ -202,13 +202,7 @@ class ScriptPipe:
         # Packed in C: redis-py's own packer costs 30 µs a call.
         packed = b"".join(map(hiredis.pack_command, commands))
         await connection.send_packed_command(packed, check_health=False)
-        replies: list[Any] = []
-        for _ in commands:
-            try:
-                replies.append(await connection.read_response())
-            except (ResponseError, BusyLoadingError) as error:
-                replies.append(error)
-        return replies
+        return await read_replies(connection, len(commands))
 
     async def _replicated(self, connection: AbstractConnection) -> bool:
         (count,) = await self._round_trip(connection, [("WAIT", self._replicas, self._replica_ms)])

@@ -10,7 +10,7 @@ from datetime import date
 from typing import Any
 
 import msgspec
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET
 
 from postroom.address import AddressError, parse_address
 from postroom.decode import Fault, join
@@ -89,7 +89,7 @@ def checker(variable: Variable, *, in_subject: bool = False) -> Check:
         assert isinstance(variable.items, Variable)
         return _list_checker(checker(variable.items, in_subject=in_subject))
     if variable.type == "string":
-        return _string_checker(variable.max_length, in_subject=in_subject)
+        return _string_checker(limit_of(variable, in_subject=in_subject), in_subject=in_subject)
     if variable.type == "money":
         return _check_money
     if variable.type == "url":
@@ -104,12 +104,19 @@ def object_checker(fields: dict[str, Variable], *, shown: Collection[str] = ()) 
     optional = frozenset(name for name, field in fields.items() if field.optional)
     required = {name: _NAMES[field.type] for name, field in fields.items() if not field.optional}
     known = f"expected are {', '.join(checks)}" if checks else "none is expected"
+    # What most values are, text and integers, is judged in the loop itself, without a call each.
+    limits = {name: limit_of(f, in_subject=name in shown) for name, f in fields.items() if f.type == "string"}
+    integers = frozenset(name for name, field in fields.items() if field.type == "integer")
 
     def check(value: Any, pointer: str, faults: list[Fault]) -> None:
         if type(value) is not dict:
             faults.append(_wrong("object", value, pointer))
             return
         for name, item in value.items():
+            if type(item) is str and len(item) <= limits.get(name, -1) and item.isprintable():
+                continue
+            if type(item) is int and name in integers and _is_integer(item):
+                continue
             judge = checks.get(name)
             if judge is None:
                 faults.append(Fault(join(pointer, name), f"unknown: {known}"))
@@ -148,9 +155,13 @@ def _list_checker(judge: Check) -> Check:
     return check
 
 
-def _string_checker(max_length: int | UnsetType, *, in_subject: bool) -> Check:
-    limit = (MAX_SUBJECT_STRING if in_subject else MAX_STRING) if max_length is UNSET else max_length
+def limit_of(variable: Variable, *, in_subject: bool) -> int:
+    """Return how many characters a string may have."""
+    usual = MAX_SUBJECT_STRING if in_subject else MAX_STRING
+    return usual if variable.max_length is UNSET else variable.max_length
 
+
+def _string_checker(limit: int, *, in_subject: bool) -> Check:
     def check(value: Any, pointer: str, faults: list[Fault]) -> None:
         if type(value) is not str:
             faults.append(_wrong("string", value, pointer))

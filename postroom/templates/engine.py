@@ -76,6 +76,11 @@ class _Escaped(str):
         return self
 
 
+def fuel_for(longest_repeated: int) -> int:
+    """Return how many steps a source may take whose longest literal inside a loop has so many characters."""
+    return min(MAX_FUEL, MAX_REPEATED // max(1, longest_repeated))
+
+
 class Program:
     """One file, compiled. Programs share nothing, so each has the fuel that fits its literals."""
 
@@ -85,7 +90,7 @@ class Program:
         self._meter = _Meter()
         self._env = minijinja.Environment(
             undefined_behavior="strict",
-            fuel=min(MAX_FUEL, MAX_REPEATED // max(1, longest_repeated)),
+            fuel=fuel_for(longest_repeated),
             debug=False,  # errors would carry the variables
             pycompat=False,  # methods such as 'x'.format() allocate without limit
             auto_escape_callback=lambda _: as_html,

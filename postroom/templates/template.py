@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, Self
 
 import msgspec
@@ -12,8 +13,10 @@ from postroom.message import Content
 from postroom.templates.checks import object_checker, total_faults
 from postroom.templates.engine import EngineError
 from postroom.templates.faults import Problem, RenderError, TemplateFault, TemplatesError
+from postroom.templates.foresight import Foresight, Line, NotForeseenError
 from postroom.templates.locales import babel_locale, fallbacks, usual_form
 from postroom.templates.prepare import HTML, SUBJECT, TEXT, Faults, Piece, Pieces, Prepared
+from postroom.templates.quick import quick_judge
 from postroom.templates.sources import MANIFEST
 from postroom.templates.variables import least, object_filler
 from postroom.text import find_forbidden
@@ -27,6 +30,8 @@ class _Spoken(Struct, frozen=True):
 
     pieces: Pieces
     locale: str
+    line: Line | None
+    foresight: Foresight | None
 
 
 class Template:
@@ -54,8 +59,10 @@ class Template:
         self.delivery = prepared.manifest.delivery_defaults
         self.locales = prepared.locales
         self._pieces = prepared.pieces
+        self._foresights = {locale: self._foresight(pieces) for locale, pieces in self._pieces.items()}
         self._asked: dict[str | None, _Spoken] = {}
         self.shown = _shown(prepared.pieces)
+        self._is_right = quick_judge(self.variables, shown=self.shown)
         self._check = object_checker(self.variables, shown=self.shown)
         self._fill = object_filler(self.variables)
         self._try_examples()
@@ -88,6 +95,8 @@ class Template:
 
     def check(self, variables: dict[str, Any]) -> list[Fault]:
         """Judge a message's variables: every missing, unknown and wrong one, each with its pointer."""
+        if self._is_right is not None and self._is_right(variables):
+            return []
         faults: list[Fault] = []
         self._check(variables, "", faults)
         return faults or total_faults(variables)
@@ -108,14 +117,39 @@ class Template:
             text=self._part(TEXT, text, context) if text else None,
         )
 
+    def try_render(self, variables: dict[str, Any], locale: str | None = None) -> None:
+        """Raise `RenderError` where `render` would for checked variables. It costs little where that is foreseen."""
+        spoken = self._asked.get(locale) or self._spoken(locale)
+        context = self._context(variables, spoken.locale)
+        if spoken.line is None or not spoken.line.fits(context):
+            self._part(SUBJECT, spoken.pieces[SUBJECT], context)
+        foresight = spoken.foresight
+        shape = foresight and foresight.shape_of(context, len(msgspec.msgpack.encode(context)))
+        if foresight and foresight.knows(shape):
+            return
+        for part in (HTML, TEXT):
+            if part in spoken.pieces:
+                self._part(part, spoken.pieces[part], context)
+        if foresight:
+            foresight.learn(shape)
+
+    def _foresight(self, pieces: Pieces) -> tuple[Line | None, Foresight | None]:
+        bodies = [pieces[part].outline for part in (HTML, TEXT) if part in pieces]
+        line = foresight = None
+        with suppress(NotForeseenError):
+            line = Line(pieces[SUBJECT].outline, self.variables, limit=MAX_SUBJECT)
+        with suppress(NotForeseenError):
+            foresight = Foresight(bodies, self.variables)
+        return line, foresight
+
     def _spoken(self, asked: str | None) -> _Spoken:
         wanted = usual_form(asked) if asked else self.locales[0]
         found = next((tag for tag in fallbacks(wanted) if tag in self.locales), None)
         if found is None:  # another language: the default one, its dates and numbers included
-            spoken = _Spoken(self._pieces[self.locales[0]], self.locales[0])
+            found = known = self.locales[0]
         else:
             known = next((tag for tag in fallbacks(wanted) if babel_locale(tag)), found)
-            spoken = _Spoken(self._pieces[found], known)
+        spoken = _Spoken(self._pieces[found], known, *self._foresights[found])
         if len(self._asked) < MAX_ASKED:
             self._asked[asked] = spoken
         return spoken
