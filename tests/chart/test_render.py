@@ -220,6 +220,11 @@ def test_the_small_redis_keeps_what_it_is_given():
         (["--set", "worker.scaling.minReplicas=0"], "minReplicas"),
         (["--set", "ports.metrics=8080"], "must differ"),
         (["--set", "worker.replica=3"], "replica"),
+        (["--set", "worker.terminationGracePeriodSeconds=null"], "terminationGracePeriodSeconds is required"),
+        (["--set-json", "monitoring=null"], "monitoring is required"),
+        (["--set", "api.pdb.minAvailable=2"], "api.pdb.minAvailable is 2 of 2 pods"),
+        (["--set", "worker.pdb.minAvailable=4,worker.scaling.kind=keda,worker.scaling.minReplicas=3"], "4 of 3 pods"),
+        (["--set", "config.toml=,config.existingConfigMap=x,monitoring.canaries.orders.to=a@b.example"], "need config.toml"),
     ],
 )  # fmt: skip
 def test_what_cannot_work_is_refused_with_a_sentence(options, words):
@@ -227,6 +232,46 @@ def test_what_cannot_work_is_refused_with_a_sentence(options, words):
     done = template(any_helm(), "minimal", *options)
     assert 0 != done.returncode
     assert words in done.stderr
+
+
+def test_a_canary_of_the_values_is_a_section_of_the_file():
+    """Beside what `config.toml` says of its agent, and part of the checksum that restarts pods."""
+    file = tomllib.loads(the(rendered("ha"), "ConfigMap", "shop-postroom-config")["data"]["postroom.toml"])
+    assert {"to": "canary@sink.example", "every": "10min"} == file["agents"]["orders"]["canary"]
+    assert "relay.example" == file["agents"]["orders"]["channels"][0]["host"]
+    sums = {
+        the(rendered("ha", *more), "Deployment", "shop-postroom-api")["spec"]["template"]["metadata"][
+            "annotations"
+        ]["checksum/config"]
+        for more in ((), ("--set", "monitoring.canaries.orders.every=20min"))
+    }
+    assert 2 == len(sums)
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "port"),
+    [
+        ("http://collector.example:4318", 4318),
+        ("https://collector.example", 443),
+        ("http://c.example/otlp", 80),
+    ],
+)
+def test_traces_go_through_the_network_policy(endpoint, port):
+    """Both kinds of pods reach the collector's port, and only where traces are wanted."""
+    for wanted in ("true", "false"):
+        objects = rendered("minimal", "--set", f"tracing.enabled={wanted},tracing.endpoint={endpoint}")
+        for component in ("api", "worker"):
+            policy = the(objects, "NetworkPolicy", f"shop-postroom-{component}")
+            # 443 is a port of channels as well, which only workers have.
+            ports = [
+                p["port"]
+                for rule in policy["spec"]["egress"][:1] + policy["spec"]["egress"][-1:]
+                for p in rule["ports"]
+            ]
+            assert (port in ports) == (wanted == "true" or (component, port) == ("worker", 443)), (
+                component,
+                ports,
+            )
 
 
 def test_the_longest_release_name_makes_names_that_fit():

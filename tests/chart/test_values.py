@@ -59,6 +59,28 @@ def test_the_schema_names_exactly_the_values_there_are():
     assert [] == unknown
 
 
+def test_what_has_a_default_cannot_be_taken_away():
+    """The schema's `complete` asks for every section, and for every value that is not empty, a list or free in form."""
+
+    def asked(schema, values, complete, at=()):
+        wanted = set()
+        for key, part in schema.get("properties", {}).items():
+            value = values.get(key)
+            if isinstance(value, dict) and part.get("properties"):
+                wanted |= {(*at, key)} | asked(
+                    part, value, complete.get("properties", {}).get(key, {}), (*at, key)
+                )
+            elif value not in (None, "") and not isinstance(value, dict | list):
+                wanted.add((*at, key))
+        missing = [
+            path for path in wanted if path[:-1] == at and path[-1] not in complete.get("required", [])
+        ]
+        assert [] == missing
+        return wanted
+
+    assert len(asked(SCHEMA, VALUES, SCHEMA["$defs"]["complete"])) > 50
+
+
 @pytest.mark.parametrize(
     ("path", "value"),
     [

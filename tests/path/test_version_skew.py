@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from postroom import __version__
 from tests.faults.mail import Receiver, assert_delivered
 from tests.stack import ROOT, Stack, sample
 
@@ -34,6 +35,9 @@ def old(folder: Path) -> Path:
     ).stdout
     with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
         archive.extractall(folder / "old", filter="data")
+    # Every line of a process has its version: so it shows which of them ran.
+    with (folder / "old" / "postroom" / "__init__.py").open("a") as package:
+        package.write('__version__ = "0.0.0"\n')
     return folder / "old"
 
 
@@ -72,5 +76,6 @@ async def test_an_old_one_works_with_a_new_one(folder: Path, old: Path, older: s
             ids.append(await stack.accept(sample("late", to=[{"address": "late@example.com"}])))
             await assert_delivered(stack, receiver, ids, 60)
             assert dict.fromkeys(ids, 1) == receiver.copies()
-            wide = [line for line in stack.logs("worker") if line["event"] == "message.sent"]
-            assert (older == "service") is bool(wide)
+            for name, package in (("api", "service"), ("worker", "workers")):
+                versions = {line["version"] for line in stack.logs(name) if "version" in line}
+                assert {"0.0.0" if package == older else __version__} == versions
