@@ -227,9 +227,21 @@ This page is written by `python -m tests.drill`; the outputs are as they came. P
 """
 
 
+def written_before() -> str:
+    """Return what was written down before the faults: each finding of the panel, its query, and the fault it means."""
+    text = "\n## What was written down before\n\nThe first of these findings that shows tells the fault:\n\n"
+    for fault, words in RULES:
+        # The cause of a stopped channel is a label of its query.
+        query = next(expr for expr in WHY if words.partition(": ")[0] in expr)
+        query = re.sub(r',?(namespace|agent)=~"\$\w+"', "", query).replace("{}", "")
+        text += f"* **{fault}**: *… {words} …*\n\n  ```promql\n  {query}\n  ```\n"
+    return text + "\nBeside it `postroom agents` and `postroom queue` were asked.\n"
+
+
 def page(seen: list[dict[str, Any]]) -> str:
     """Return the page's text."""
     text = HEAD + "".join(f"| {s['fault']} | {s['told']} | {s['seconds']} s |\n" for s in seen)
+    text += written_before()
     docs = {name: (strike.__doc__ or "").strip() for name, strike in FAULTS}
     for s in seen:
         text += f"\n## {s['fault'][0].upper() + s['fault'][1:]}\n\n{docs[s['fault']]}\n\n"
