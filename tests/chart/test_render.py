@@ -220,8 +220,8 @@ def test_the_small_redis_keeps_what_it_is_given():
         (["--set", "worker.scaling.minReplicas=0"], "minReplicas"),
         (["--set", "ports.metrics=8080"], "must differ"),
         (["--set", "worker.replica=3"], "replica"),
-        (["--set", "worker.terminationGracePeriodSeconds=null"], "terminationGracePeriodSeconds is required"),
-        (["--set-json", "monitoring=null"], "monitoring is required"),
+        (["--set", "worker.terminationGracePeriodSeconds=null"], "terminationGracePeriodSeconds"),
+        (["--set-json", "monitoring=null"], "monitoring"),
         (["--set", "api.pdb.minAvailable=2"], "api.pdb.minAvailable is 2 of 2 pods"),
         (["--set", "worker.pdb.minAvailable=4,worker.scaling.kind=keda,worker.scaling.minReplicas=3"], "4 of 3 pods"),
         (["--set", "config.toml=,config.existingConfigMap=x,monitoring.canaries.orders.to=a@b.example"], "need config.toml"),
@@ -236,7 +236,7 @@ def test_what_cannot_work_is_refused_with_a_sentence(options, words):
 
 def test_a_canary_of_the_values_is_a_section_of_the_file():
     """Beside what `config.toml` says of its agent, and part of the checksum that restarts pods."""
-    file = tomllib.loads(the(rendered("ha"), "ConfigMap", "shop-postroom-config")["data"]["postroom.toml"])
+    file = tomllib.loads(the(rendered("ha"), "ConfigMap", "shop-postroom")["data"]["postroom.toml"])
     assert {"to": "canary@sink.example", "every": "10min"} == file["agents"]["orders"]["canary"]
     assert "relay.example" == file["agents"]["orders"]["channels"][0]["host"]
     sums = {

@@ -11,6 +11,7 @@ from tests.stack import Stack, agent_toml, channel, sample
 
 pytestmark = pytest.mark.timeout(1800 if LONG else 60)
 AGENTS, MESSAGES = scaled((40, 400), (1000, 100_000))
+WARM = scaled(6, 45)  # messages an agent, until both workers have met it with every priority
 PRIORITIES = ("high", "normal", "bulk")
 EACH = 20  # series an agent may have: those of the queues, and all others of an API and two workers
 BASE = 600  # series of these three processes without any agent
@@ -45,9 +46,11 @@ async def test_series_are_bounded_by_agents_and_flat_in_messages(folder: Path):
             full, _ = await series(stack)
             await stack.start_workers("one", "two")
             await stack.until_all_finished(waiting, 600)
-            # Both workers have met every agent before it is counted.
+            # Both workers have met every agent, with every priority, before it is counted.
             warm = [
-                sample(f"warm-{n}-{k}", agent=n, priority=PRIORITIES[k % 3]) for k in range(6) for n in names
+                sample(f"warm-{n}-{k}", agent=n, priority=PRIORITIES[k % 3])
+                for k in range(WARM)
+                for n in names
             ]
             await stack.until_all_finished(await stack.accept_many(warm, callers=50), 600)
             before = await series(stack)
