@@ -27,7 +27,8 @@ from tests.channels.conformance import (
 from tests.channels.zepto import PATIENT, QUICK, RawServer, free_port, tls_server
 from tests.fakezepto import Script, _cut
 from workers.channels.http_pool import HttpAnswer
-from workers.channels.postmark import CODES, PostmarkApi, build, classify
+from workers.channels.postmark import CODES, PostmarkApi, classify
+from workers.channels.postmark_body import build
 
 TOKEN = "server-token"
 FIELDS = {

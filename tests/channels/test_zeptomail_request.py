@@ -137,6 +137,10 @@ async def test_a_message_just_below_the_limits_leaves():
         "'Zoho-enczapikey abc.DEF='\r\n",
         'Zoho-enczapikey "abc.DEF="',
         "Zoho-enczapikey Zoho-enczapikey abc.DEF=",
+        "Authorization: Zoho-enczapikey abc.DEF=",
+        'authorization:Zoho-enczapikey "abc.DEF="',
+        "\u201cabc.DEF=\u201d",
+        "\ufeffabc.DEF=\u00a0\n",
     ],
 )
 def test_a_token_is_the_same_however_it_was_pasted(written):

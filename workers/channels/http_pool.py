@@ -4,7 +4,6 @@ No cookies, no redirects, no retries, no proxy of the environment, TLS 1.2 at le
 raises here: what was surely not sent is a `ChannelFault`, what may have been is `Lost`.
 """
 
-import asyncio
 import io
 import ipaddress
 import re
@@ -19,10 +18,7 @@ from yarl import URL
 
 from postroom.failpoint import reach
 from postroom.outcome import Cause, ChannelFault, Phase
-from workers.channels.probing import check_name, not_looked_at, tls_check
 from workers.channels.resolve import ThreadResolver
-from workers.channels.seam import Check
-from workers.channels.smtp_dial import in_words
 
 MAX_ANSWER = 256 * 1024
 MAX_RETRY_AFTER = 24 * 3600.0
@@ -116,41 +112,6 @@ class HttpPool:
             await session.close()
 
 
-async def look_at(
-    url: str, ca_file: str | None, timeouts: Timeouts
-) -> tuple[tuple[Check, ...], ChannelFault | None]:
-    """Resolve the host of a base URL, connect and shake hands, and tell how that went."""
-    parsed = checked_url(url)
-    if isinstance(parsed, ChannelFault):
-        return (Check("resolve", ok=False, text=parsed.text), *not_looked_at(("connect", "tls"))), parsed
-    host, port = str(parsed.host), parsed.port or 443
-    name = await check_name(host, port, timeouts.connect)
-    if not name.ok:
-        return (name, *not_looked_at(("connect", "tls"))), connect_fault(name.text)
-    try:
-        context = _context(ca_file) if parsed.scheme == "https" else None
-        async with asyncio.timeout(timeouts.connect):
-            _, writer = await asyncio.open_connection(host, port, ssl=context)
-    except OSError as error:  # ssl.SSLError and TimeoutError are
-        return _not_connected(name, error)
-    encrypted = writer.get_extra_info("ssl_object")
-    tls = (
-        tls_check(encrypted)
-        if encrypted
-        else Check("tls", ok=True, text="none: for tests on this machine only")
-    )
-    writer.transport.abort()
-    return (name, Check("connect", ok=True, text=f"port {port} answers"), tls), None
-
-
-def _not_connected(name: Check, error: OSError) -> tuple[tuple[Check, ...], ChannelFault]:
-    text = in_words(error)
-    fault = connect_fault(text)
-    if isinstance(error, ssl.SSLError):
-        return (name, Check("connect", ok=True), Check("tls", ok=False, text=text)), fault
-    return (name, Check("connect", ok=False, text=text), *not_looked_at(("tls",))), fault
-
-
 def checked_url(url: str) -> URL | ChannelFault:
     """Return the URL, or why no secret may travel there."""
     try:
@@ -194,14 +155,15 @@ def _read_date(text: str) -> float | None:
         return None
 
 
-def _context(ca_file: str | None) -> ssl.SSLContext:
+def tls_context(ca_file: str | None) -> ssl.SSLContext:
+    """Return the rules of TLS for every HTTP API. Raises OSError where `ca_file` is no use."""
     context = ssl.create_default_context(cafile=ca_file)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     return context
 
 
 def _session(ca_file: str | None, timeouts: Timeouts) -> aiohttp.ClientSession:
-    context = _context(ca_file)
+    context = tls_context(ca_file)
     connector = aiohttp.TCPConnector(
         ssl=context,
         limit=0,  # the lanes are the limit

@@ -1,8 +1,11 @@
-"""Postmark's HTTP API as a channel: one POST to `/email` a message (https://postmarkapp.com/developer)."""
+"""Postmark's HTTP API as a channel: one POST to `/email` a message (https://postmarkapp.com/developer).
+
+The request, and Postmark's limits, are in `postmark_body`.
+"""
 
 import asyncio
 import re
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 from msgspec import Struct
@@ -10,10 +13,8 @@ from yarl import URL
 
 from postroom.config.structs import PostmarkChannel
 from postroom.failpoint import reach
-from postroom.message import Address, Attachment
 from postroom.outcome import (
     Ambiguous,
-    Answer,
     Cause,
     ChannelFault,
     Commit,
@@ -23,7 +24,6 @@ from postroom.outcome import (
     Refused,
     Sent,
     Submission,
-    Submitted,
 )
 from workers.channels.http_pool import (
     TIMEOUTS,
@@ -33,8 +33,9 @@ from workers.channels.http_pool import (
     Timeouts,
     checked_url,
     connect_fault,
-    look_at,
 )
+from workers.channels.http_probe import look_at
+from workers.channels.postmark_body import breaks_a_limit, build
 from workers.channels.probing import not_looked_at
 from workers.channels.seam import Check, Order, Probe
 
@@ -71,11 +72,8 @@ STATUSES: tuple[tuple[int, int, Meaning], ...] = (
     (500, 599, "unknown"),
 )
 TOO_MANY = 300  # the code it would answer to more recipients than it takes
-MAX_RECIPIENTS = 50
-MAX_BYTES = 10_000_000
 PATH = "/email"
 STRANGE = "answers, but not as Postmark does: check base_url"
-ELSEWHERE = Deferred(Phase.RENDER)  # only another channel of the agent can carry it as it is
 
 _MESSAGE_ID = re.compile(r"[A-Za-z0-9-]{1,64}")
 
@@ -134,9 +132,10 @@ class PostmarkConnection:
         if not self.usable:
             return connect_fault("The channel was closed in the meantime.")
         if order.mail.submitter is not None or any(file.provider_key for file in order.mail.attachments):
-            return _all(order, ELSEWHERE)
-        if len(order.recipients) > MAX_RECIPIENTS or _size(order) > MAX_BYTES:
-            return _all(order, Refused(Phase.REQUEST, "message"), code=TOO_MANY)
+            # Only another channel of the agent could carry it as it is, and it left the file meanwhile.
+            return order.all_end(Deferred(Phase.RENDER))
+        if breaks_a_limit(order):
+            return order.all_end(Refused(Phase.REQUEST, "message"), enhanced_code=str(TOO_MANY))
         body = msgspec.json.encode(build(order, self._config.stream))
         await commit((None,) * len(order.recipients))
         reach("after_mark")
@@ -167,13 +166,18 @@ class Said(Struct, frozen=True):
     code: int | None = msgspec.field(name="ErrorCode", default=None)
     message_id: str = msgspec.field(name="MessageID", default="")
 
+    @property
+    def shown(self) -> str | None:
+        """The code as logs and timelines have it."""
+        return None if self.code is None else str(self.code)
+
 
 def classify(order: Order, answer: HttpAnswer | ChannelFault | Lost) -> Submission:
     """Tell how the order ended, by the tables above."""
     if isinstance(answer, ChannelFault):
         return answer
     if isinstance(answer, Lost):
-        return _all(order, Ambiguous(Phase.DONE))
+        return order.all_end(Ambiguous(Phase.DONE))
     said = _read(answer.body)
     meaning = _meaning(answer, said)
     if isinstance(meaning, tuple):
@@ -185,48 +189,7 @@ def classify(order: Order, answer: HttpAnswer | ChannelFault | Lost) -> Submissi
         "later": Deferred(Phase.REQUEST, answer.retry_after),
         "unknown": Ambiguous(Phase.DONE),
     }
-    return _all(order, outcomes[meaning], answer.status, said.code)
-
-
-def build(order: Order, stream: str) -> dict[str, Any]:
-    """Build the request for the recipients of the order, each in its own kind; what is empty is left out."""
-    mail = order.mail
-    kinds = ("To",) * len(mail.to) + ("Cc",) * len(mail.cc) + ("Bcc",) * len(mail.bcc)
-    people = mail.to + mail.cc + mail.bcc
-    chosen = {kind: [people[i] for i in order.recipients if kinds[i] == kind] for kind in ("To", "Cc", "Bcc")}
-    body = {
-        "From": _boxes([mail.sender]),
-        **{kind: _boxes(boxes) for kind, boxes in chosen.items()},
-        "ReplyTo": _boxes(mail.reply_to),
-        "Subject": mail.content.subject,
-        "HtmlBody": mail.content.html,
-        "TextBody": mail.content.text,
-        "TrackOpens": mail.track_opens,
-        "TrackLinks": "HtmlAndText" if mail.track_clicks else "None",
-        "MessageStream": stream,
-        "Headers": [{"Name": n, "Value": v} for n, v in (*mail.headers, ("X-Postroom-Id", mail.id))],
-        "Attachments": [_file(file) for file in mail.attachments],
-    }
-    return {name: value for name, value in body.items() if value not in ("", None, [])}
-
-
-def _boxes(boxes: list[Address] | tuple[Address, ...]) -> str:
-    return ", ".join(map(_box, boxes))
-
-
-def _box(box: Address) -> str:
-    name = box.name.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{name}" <{box.address}>' if name else box.address
-
-
-def _file(file: Attachment) -> dict[str, Any]:
-    content: bytes | str = file.encoded.replace(b"\n", b"").decode() if file.encoded else file.data
-    told = {"Name": file.name, "ContentType": file.content_type, "Content": content}
-    return told if file.cid is None else {**told, "ContentID": f"cid:{file.cid}"}
-
-
-def _size(order: Order) -> int:
-    return sum(file.encoded_size for file in order.mail.attachments)
+    return order.all_end(outcomes[meaning], answer.status, said.shown)
 
 
 def _read(body: bytes) -> Said:
@@ -257,12 +220,4 @@ def _fault_of(answer: HttpAnswer | ChannelFault | Lost) -> ChannelFault | None:
 
 
 def _fault(meaning: tuple[Cause, str], answer: HttpAnswer, said: Said) -> ChannelFault:
-    code = None if said.code is None else str(said.code)
-    return ChannelFault(meaning[0], Phase.REQUEST, meaning[1], answer.status, code, answer.retry_after)
-
-
-def _all(
-    order: Order, outcome: RecipientOutcome, status: int | None = None, code: int | None = None
-) -> Submitted:
-    answer = Answer(outcome, status, None if code is None else str(code))
-    return Submitted((answer,) * len(order.recipients))
+    return ChannelFault(meaning[0], Phase.REQUEST, meaning[1], answer.status, said.shown, answer.retry_after)

@@ -5,7 +5,7 @@ from typing import Protocol
 from msgspec import Struct
 
 from postroom.message import Mail
-from postroom.outcome import ChannelFault, Commit, Submission
+from postroom.outcome import Answer, ChannelFault, Commit, RecipientOutcome, Submission, Submitted
 from workers.stages import Stages
 
 
@@ -20,6 +20,12 @@ class Order(Struct, frozen=True):
     recipients: tuple[int, ...]
     bounce_address: str | None = None  # envelope sender; None: the From address, or the provider's own
     stages: Stages | None = None  # where to say how long composing took
+
+    def all_end(
+        self, outcome: RecipientOutcome, reply_code: int | None = None, enhanced_code: str | None = None
+    ) -> Submitted:
+        """Return the submission in which every recipient has the same outcome."""
+        return Submitted((Answer(outcome, reply_code, enhanced_code),) * len(self.recipients))
 
 
 class FileKeys(Protocol):

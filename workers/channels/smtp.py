@@ -5,14 +5,13 @@ smtp_session     greeting, EHLO, STARTTLS, AUTH
 smtp_envelope    what can be said to this server
 smtp_transaction MAIL, RCPT…, DATA, body, commit mark, dot
 smtp_table       which reply ends in which outcome
+smtp_zeptomail   what is said to ZeptoMail's relay only
 """
 
 import asyncio
 import ssl
 import time
 from collections.abc import Callable
-
-import msgspec
 
 from postroom.address import domain_of
 from postroom.compose import Composed, Wire
@@ -21,15 +20,12 @@ from postroom.config.structs import SmtpChannel
 from postroom.config.units import seconds
 from postroom.message import Mail
 from postroom.outcome import (
-    Answer,
     Cause,
     ChannelFault,
     Commit,
     Deferred,
     Phase,
-    Refused,
     Submission,
-    Submitted,
 )
 from workers.channels import smtp_probe
 from workers.channels.probing import check_name
@@ -47,7 +43,8 @@ from workers.channels.smtp_session import (
 from workers.channels.smtp_stream import SmtpStream
 from workers.channels.smtp_table import Step
 from workers.channels.smtp_transaction import StaleError, Transaction
-from workers.channels.zeptomail_files import NOTHING, Referred, ZeptomailFiles, in_header
+from workers.channels.smtp_zeptomail import may_lack_a_file, provider_headers, refer
+from workers.channels.zeptomail_files import NOTHING, ZeptomailFiles
 
 WARM_SECONDS = 1.0  # an unused connection may be found dead, free of charge, after so long
 
@@ -175,9 +172,10 @@ class SmtpConnection:
         relay, began = self._relay, time.perf_counter()
         mail, referred = order.mail, NOTHING
         if mail.attachments and relay.config.is_zeptomail:
-            mail, referred = await _refer(mail, relay.files)
+            mail, referred = await refer(mail, relay.files)
         if any(file.provider_key for file in mail.attachments):
-            return _elsewhere(order)
+            # Only another channel of the agent knew the provider's file, and it left the file meanwhile.
+            return order.all_end(Deferred(Phase.RENDER))
         composed = self._compose(mail)
         if order.stages is not None:
             order.stages.compose = time.perf_counter() - began
@@ -195,10 +193,10 @@ class SmtpConnection:
             self._stream.abort()
         self._messages += 1
         self._since = self._loop.time()
-        if referred.older and relay.files is not None and _is_content_refused(ended):
+        if referred.older and relay.files is not None and may_lack_a_file(ended):
             # No reply says that a key is unknown, so a refusal may mean it: the next attempt has new ones.
             await relay.files.forget(referred)
-            return Submitted((Answer(Deferred(Phase.DONE)),) * len(order.recipients))
+            return order.all_end(Deferred(Phase.DONE))
         return ended
 
     async def aclose(self) -> None:
@@ -208,7 +206,7 @@ class SmtpConnection:
     def _compose(self, mail: Mail) -> Composed:
         """Compose for the server at the other end: another one behind the same name may offer something else."""
         config = self._relay.config
-        return self._relay.compose(mail, _provider_headers(mail, config), self._features.wire)
+        return self._relay.compose(mail, provider_headers(mail, config), self._features.wire)
 
     async def _transact(self, order: Order, composed: Composed, commit: Commit) -> Submission:
         warm = self._messages > 0 or self._loop.time() - self._since > WARM_SECONDS
@@ -236,41 +234,9 @@ class SmtpConnection:
         return None
 
 
-async def _refer(mail: Mail, files: ZeptomailFiles | None) -> tuple[Mail, Referred]:
-    """Name what lies in ZeptoMail's file cache in its header field, and leave the rest to be attached."""
-    referred = NOTHING if files is None else await files.refer(mail.attachments)
-    value, attached = in_header(mail.attachments, referred.keys)
-    if not value:
-        return mail, referred
-    headers = (*mail.headers, ("X-TM-FILE-KEY", value))
-    return msgspec.structs.replace(mail, attachments=attached, headers=headers), referred
-
-
-def _elsewhere(order: Order) -> Submitted:
-    """A relay that does not know the provider's key of a file leaves the message to another channel of the agent."""
-    return Submitted((Answer(Deferred(Phase.RENDER)),) * len(order.recipients))
-
-
-def _is_content_refused(ended: Submission) -> bool:
-    return isinstance(ended, Submitted) and all(
-        isinstance(a.outcome, Refused) and a.outcome.phase in (Phase.DATA, Phase.DONE) for a in ended.answers
-    )
-
-
 def _chosen_at(own_domain: str | None, author: str, sender: str) -> frozenset[Step]:
     """Return the steps at which a refused sender is the message's fault, since its caller chose the From domain."""
     if own_domain in (None, domain_of(author)):
         return frozenset()
     # A bounce address is the agent's own: its refusal at MAIL is never the fault of one message.
     return frozenset(Step) if sender == author else frozenset(Step) - {Step.MAIL}
-
-
-def _provider_headers(mail: Mail, config: SmtpChannel) -> tuple[tuple[str, str], ...]:
-    """Return ZeptoMail's own header fields: our id for its reports, and what it may track."""
-    if not config.is_zeptomail:
-        return ()
-    return (
-        ("X-TM-CLIENT-REF", mail.id),
-        ("X-TM-OPEN-TRACK", str(mail.track_opens).lower()),
-        ("X-TM-CLICK-TRACK", str(mail.track_clicks).lower()),
-    )

@@ -15,17 +15,7 @@ from msgspec import Struct
 
 from postroom.config.structs import ZeptomailChannel
 from postroom.failpoint import reach
-from postroom.outcome import (
-    Ambiguous,
-    Answer,
-    ChannelFault,
-    Commit,
-    Deferred,
-    Phase,
-    Refused,
-    Submission,
-    Submitted,
-)
+from postroom.outcome import Ambiguous, ChannelFault, Commit, Deferred, Phase, Refused, Submission
 from workers.channels import zeptomail_probe
 from workers.channels.http_pool import TIMEOUTS, Lost, Timeouts, connect_fault
 from workers.channels.seam import FileKeys, Order, Probe
@@ -35,6 +25,7 @@ from workers.channels.zeptomail_client import Heard, ZeptomailClient
 from workers.channels.zeptomail_files import Referred, ZeptomailFiles
 
 EMAIL = "/v1.1/email"
+REFUSED_HERE = Refused(Phase.REQUEST, "message")  # it is over a limit of ZeptoMail's, so it is not asked
 
 
 class _Terms(Struct, frozen=True):
@@ -99,12 +90,11 @@ class ZeptomailConnection:
         if not self.usable:
             return connect_fault("The channel was closed in the meantime.")
         if order.mail.submitter is not None:
-            return Submitted(
-                (Answer(Deferred(Phase.RENDER)),) * len(order.recipients)
-            )  # over SMTP, or not at all
+            # Only an SMTP channel of the agent could carry it as it is, and it left the file meanwhile.
+            return order.all_end(Deferred(Phase.RENDER))
         code = breach(order)
         if code is not None:
-            return _refused_here(order, code)
+            return order.all_end(REFUSED_HERE, enhanced_code=code)
         began = time.perf_counter()
         try:
             referred = await self._files.refer(order.mail.attachments)
@@ -112,7 +102,7 @@ class ZeptomailConnection:
             if order.stages is not None:
                 order.stages.compose = time.perf_counter() - began
             if len(body) > MAX_ENCODED:
-                return _refused_here(order, TOO_LONG)
+                return order.all_end(REFUSED_HERE, enhanced_code=TOO_LONG)
             await commit((None,) * len(order.recipients))
             reach("after_mark")
             return self._judge(order, await self._exchange(order, body, referred))
@@ -140,11 +130,6 @@ class ZeptomailConnection:
         if isinstance(answer, ChannelFault):
             return answer
         if isinstance(answer, Lost):
-            return Submitted((Answer(Ambiguous(Phase.DONE)),) * len(order.recipients))
+            return order.all_end(Ambiguous(Phase.DONE))
         heard, said = answer
         return classify(order, heard.status, said, heard.retry_after, own_domain=self._terms.own_domain)
-
-
-def _refused_here(order: Order, code: str) -> Submitted:
-    answer = Answer(Refused(Phase.REQUEST, "message"), enhanced_code=code)
-    return Submitted((answer,) * len(order.recipients))

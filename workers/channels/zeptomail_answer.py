@@ -52,7 +52,7 @@ def classify(
         "later": Deferred(Phase.REQUEST, retry_after),
         "unknown": Ambiguous(Phase.DONE),
     }
-    return _all(order, outcomes.get(meaning, Refused(Phase.REQUEST, "message")), status, code)
+    return order.all_end(outcomes.get(meaning, Refused(Phase.REQUEST, "message")), status, code)
 
 
 def fault_of(status: int, said: Said, retry_after: float | None) -> ChannelFault | None:
@@ -118,13 +118,9 @@ def _recipients(order: Order, status: int, code: str | None, said: Said) -> Subm
     by_name = [kind in kinds and box.address.lower() in said.values for kind, box in named(order)]
     bad = by_name if any(by_name) else of_kind
     if not any(bad):  # it misses a kind that the order has not: repeating would change nothing
-        return _all(order, Refused(Phase.REQUEST, "message"), status, code)
+        return order.all_end(Refused(Phase.REQUEST, "message"), status, code)
     refused, deferred = Refused(Phase.REQUEST, "recipient"), Deferred(Phase.REQUEST)
     return Submitted(tuple(Answer(refused if one else deferred, status, code) for one in bad))
-
-
-def _all(order: Order, outcome: RecipientOutcome, status: int, code: str | None) -> Submitted:
-    return Submitted((Answer(outcome, status, code),) * len(order.recipients))
 
 
 def _fault(fault: Fault, status: int, code: str | None, retry_after: float | None) -> ChannelFault:

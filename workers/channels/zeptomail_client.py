@@ -8,16 +8,17 @@ from postroom.config.structs import ZeptomailChannel
 from postroom.log import get_logger
 from postroom.outcome import Cause, ChannelFault, Phase
 from postroom.secret import Secret
-from workers.channels.http_pool import TIMEOUTS, HttpAnswer, HttpPool, Lost, Timeouts, checked_url, look_at
+from workers.channels.http_pool import TIMEOUTS, HttpAnswer, HttpPool, Lost, Timeouts, checked_url
+from workers.channels.http_probe import look_at
 from workers.channels.seam import Check
 from workers.channels.zeptomail_said import Said, read
 
 SCHEME = "Zoho-enczapikey"
 UNLIKELY = "The ZeptoMail token is empty or holds characters that no token has."
 
-_SCHEME = re.compile(rf"{SCHEME}(\s+|$)", re.IGNORECASE)
+_SCHEME = re.compile(rf"(?:authorization\s*:|{SCHEME}(?=\s|$))\s*", re.IGNORECASE)
 _TOKEN = re.compile(r"[!-~]+")
-_PASTED = " \t\r\n\"'`"  # what a copied token comes wrapped in
+_PASTED = " \t\r\n\"'`\u201c\u201d\u2018\u2019\u00a0\u200b\ufeff"  # what a copied token comes wrapped in
 
 Heard = tuple[HttpAnswer, Said]
 
@@ -89,7 +90,7 @@ class ZeptomailClient:
 
 
 def normalise_token(token: Secret) -> Secret:
-    """Strip what comes along when a token is copied: blanks, quotes, and the scheme's name, once or twice."""
+    """Strip what comes along when a token is copied: blanks, quotes, and the names of scheme and header field."""
     text = token.reveal().strip(_PASTED)
     while (found := _SCHEME.match(text)) is not None:
         text = text[found.end() :].strip(_PASTED)
