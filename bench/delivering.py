@@ -1,13 +1,14 @@
 """What the scenarios of delivery share: a full queue, workers, and the rate between two moments."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from bench.arithmetic import VoidError
 from bench.bodies import order
 from bench.processes import Child, Children, until
 from bench.product import Agents, Product, RedisServer, failures
 from bench.run import Run, as_json
+from bench.sinks.client import OwnSink
 
 CONNECTIONS = 20
 COUNT = 10_000
@@ -69,6 +70,32 @@ class Standing:
     def _start_fill(self, count: int, *, level: int) -> Child:
         return start_fill(
             self._children, self._run, self.product, count, level=level, first=next(self._numbers)
+        )
+
+
+def standing_rates(
+    run: Run, queues: Mapping[str, tuple[Sequence[str], int]], *, warmup: float
+) -> dict[str, list[float]]:
+    """Return the rates of one worker over installations with full queues, in turns.
+
+    `queues` has, by the name of each, its agents and how many messages wait for each of them. The worker has the
+    first core to itself; sink, Redis and what refills the queues are on the second.
+    """
+    with run.children() as children:
+        sink = OwnSink(children, run.cores.second, "smtp")
+        standing = {}
+        for name, (agents, level) in queues.items():
+            owned = Agents(tuple(agents), port=sink.port, connections=CONNECTIONS)
+            standing[name] = Standing(children, run, owned, level=level)
+            standing[name].begin_filling()
+        for one in standing.values():
+            one.filled()
+        run.say("queues are full")
+        return run.take_turns(
+            **{
+                name: lambda one=one: one.rate([run.cores.first], warmup=warmup, seconds=3.0)
+                for name, one in standing.items()
+            }
         )
 
 
