@@ -36,6 +36,10 @@ REFUSED_HERE = {
     "SM_129": "Its subject, a name or its attachments are longer than ZeptoMail takes.",
     "TM_3501": "ZeptoMail takes no attachment of this kind.",
 }
+OWN_CHANNEL = (
+    "Not all of its agent's channels may carry it: an earlier attempt over one may have been taken, or it has a "
+    "provider's file, or a Sender."
+)
 STORM = "The storm brake holds it: one recipient was sent one template too often. An operator can release it."
 
 
@@ -232,6 +236,8 @@ def _not_yet(stored: StoredMessage, _agent: Agent) -> Reason | None:
     text = f"Waiting for attempt {record.attempted + 1} at {until}."
     if code == "ambiguous":
         text = f"The last attempt may have been taken; waiting to try once more at {until}."
+    elif code == "own_channel":
+        text = f"{OWN_CHANNEL} What may carry it stands still now; it is looked at again at {until}."
     return Reason(code, None, text, moment(since), until)
 
 

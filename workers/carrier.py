@@ -142,12 +142,14 @@ class Carrier:
         reach("before_finish")
         self.outbox.put(ended.finish, round_.limits, written, narrowed=round_.narrowed)
 
-    def give_back(self, agent: str, messages: list[Claimed], pace: Pace, *, behind: str = "") -> None:
-        """Release messages untouched, the one called `behind` to the end of the queue."""
+    def give_back(
+        self, agent: str, messages: list[Claimed], pace: Pace, *, behind: str = "", wait: float = 0
+    ) -> None:
+        """Release messages untouched, the one called `behind` to the end of the queue; or all for `wait` seconds."""
         for message in messages:
             self.holdings.drop(agent, message.id)
         held = [(m.id, m.fence) for m in messages]
-        self.outbox.release(agent, held, pace, lambda: self.ring_soon(agent), behind=behind)
+        self.outbox.release(agent, held, pace, lambda: self.ring_soon(agent), behind=behind, wait=wait)
 
     async def leave_lane(self, agent: str, lane: str, pace: Pace) -> None:
         """Take a lane off the ledger's list, and ring if mail is due that nobody is awake for."""

@@ -24,6 +24,7 @@ MOST_CLAIMED = 64
 LEDGER_PAUSE = 0.25  # seconds until a lane asks again, while the ledger is away
 SHORT_STOP = 1.0  # seconds; for a longer one no lane waits, for the sweep rings again
 LEAST_PAUSE = 0.02
+OWN_LEAST, OWN_MOST = 1.0, 60.0  # seconds until one is looked at again whose own channel stands still
 PACE_SECONDS = 1.0  # how long a lane waits for the agent's rate without looking
 
 
@@ -93,14 +94,18 @@ class Lane:
 
     async def _hold_connection(self) -> bool:
         """Have a ready connection in hand, before anything is claimed."""
+        await self._look_around()
+        if self._way is None:
+            self._way = await self._round.ways.open(self.id)
+        return self._way is not None
+
+    async def _look_around(self) -> None:
+        """Heed what came to stand over the agent since this lane last looked, and what became of its connection."""
         ways = self._round.ways
         if self._version != ways.version:
             await ways.refresh()
         if self._way is not None and not (self._way.connection.usable and ways.is_right(self._way)):
             await self._hang_up()
-        if self._way is None:
-            self._way = await ways.open(self.id)
-        return self._way is not None
 
     async def _claim(self, most: int, *, leave: bool = False) -> Claim | None:
         asked_at = time.monotonic()
@@ -146,13 +151,15 @@ class Lane:
         """Send one after the other; what cannot be sent now goes back untouched."""
         done, met_fault, recalls = 0, "", self._round.recalls
         try:
-            if not await self._may_send():
-                return 0
+            await self._look_around()
             for message in messages:
                 if self._way is None or self._is_called_off(message, recalls):
                     break
                 if self._carrier.holdings.is_lost(message.id):
                     self._carrier.holdings.drop(self._agent, message.id)
+                    done += 1
+                    continue
+                if not await self._fit_way(message):
                     done += 1
                     continue
                 way = self._way
@@ -176,14 +183,20 @@ class Lane:
                 self._carrier.give_back(self._agent, rest, self._round.limits.pace, behind=met_fault)
         return done
 
-    async def _may_send(self) -> bool:
-        """Heed what came to stand over the agent since this lane last looked."""
+    async def _fit_way(self, message: Claimed) -> bool:
+        """Have a connection that the message may go over; else give it back until its own channel is tried again."""
         ways = self._round.ways
-        if self._version != ways.version:
-            await ways.refresh()
-        if self._way is not None and not ways.is_right(self._way):
+        own = ways.own(message)
+        if own is None or (self._way is not None and self._way.channel in own):
+            return True
+        if not ways.next_try(own):
             await self._hang_up()
-        return self._way is not None
+            self._way = await ways.open(self.id, own)
+            if self._way is not None:
+                return True
+        wait = min(max(ways.next_try(own), OWN_LEAST), OWN_MOST)  # a person may mend it at any time
+        self._carrier.give_back(self._agent, [message], self._round.limits.pace, wait=wait)
+        return False
 
     def _is_called_off(self, message: Claimed, recalls: int) -> bool:
         """True where the lane should look again before it sends this one."""

@@ -37,19 +37,11 @@ class Outbox:
             error = future.exception()
             if error is None:
                 written(read_finished(future.result()))
-                return
-            if not isinstance(error, WORTH_ANOTHER_TRY):
-                written(None)  # it is held no longer, or its lease would be renewed for ever
-            self._insist(write, error)
+            else:
+                self._insist(write, error, given_up=lambda: written(None))
 
         async def write() -> None:
-            try:
-                reply = await begin()
-            except LedgerError as error:
-                if not isinstance(error, WORTH_ANOTHER_TRY):
-                    written(None)
-                raise
-            written(read_finished(reply))
+            written(read_finished(await begin()))
 
         # Nearly all are written at once, and a task for each would cost as much as the call itself.
         future = begin()
@@ -77,27 +69,41 @@ class Outbox:
         rang: Callable[[], None],
         *,
         behind: str = "",
+        wait: float = 0,
     ) -> None:
         """Give messages back, the one called `behind` to the end; `rang` is called where to ring for a round.
+
+        With `wait`, none of them is due again before so many seconds.
 
         Also when it comes late: a commit mark that Redis took although its answer was lost is undone by it,
         so that mail which surely was not sent does not become ambiguous.
         """
 
         async def write() -> None:
-            _, ring = await self._delivery.release(agent, held, pace=pace, behind=behind)
+            wait_ms = round(wait * 1000)
+            _, ring = await self._delivery.release(agent, held, pace=pace, behind=behind, wait_ms=wait_ms)
             if ring:
                 rang()
 
         self._insist(write)
 
-    def _insist(self, write: Callable[[], Awaitable[None]], error: BaseException | None = None) -> None:
-        """Write until it is written; `error` is what came of a first try."""
-        task = asyncio.create_task(self._write(write, error))
+    def _insist(
+        self,
+        write: Callable[[], Awaitable[None]],
+        error: BaseException | None = None,
+        given_up: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Write until it is written; `error` is what came of a first try, `given_up` hears of a defect."""
+        task = asyncio.create_task(self._write(write, error, given_up))
         self._pending.add(task)
         task.add_done_callback(self._pending.discard)
 
-    async def _write(self, write: Callable[[], Awaitable[None]], error: BaseException | None) -> None:
+    async def _write(
+        self,
+        write: Callable[[], Awaitable[None]],
+        error: BaseException | None,
+        given_up: Callable[[], None],
+    ) -> None:
         tries = 0
         try:
             while True:
@@ -112,8 +118,10 @@ class Outbox:
                     await asyncio.sleep(PAUSES[min(tries, len(PAUSES) - 1)])
                     tries, error = tries + 1, None
                 except LedgerError as failure:
-                    # A defect in a script: repeating it changes nothing, and the lease will run out.
+                    # A defect in a script: repeating it changes nothing. The message is held no longer, or its
+                    # lease would be renewed for ever.
                     self._failed(failure)
+                    given_up()
                     return
                 else:
                     return

@@ -21,9 +21,9 @@ from postroom.ledger.errors import LedgerError
 from postroom.ledger.reading import Reading
 from postroom.settings import read_settings
 from postroom.startup import report
+from workers.channel_faults import HANGS_UP, PROBED
 from workers.channels.registry import open_channels
 from workers.channels.seam import Channel, Check
-from workers.ways import HANGS_UP, PROBED
 
 SIGNS = {True: "ok", False: "FAILS", None: "-"}
 LEDGER_SECONDS = 2.0

@@ -223,9 +223,13 @@ def _agent_warnings(at: str, agent: Agent) -> Iterator[Fault]:
 
 def carries_provider_keys(agent: Agent) -> bool:
     """True where some channel of the agent can name a file that only the provider has."""
-    return any(
-        isinstance(c, ZeptomailChannel) or (isinstance(c, SmtpChannel) and c.is_zeptomail)
-        for c in agent.channels
+    return any(map(names_provider_files, agent.channels))
+
+
+def names_provider_files(channel: ChannelConfig) -> bool:
+    """True where the channel can name a file that only the provider has."""
+    return isinstance(channel, ZeptomailChannel) or (
+        isinstance(channel, SmtpChannel) and channel.is_zeptomail
     )
 
 

@@ -24,8 +24,9 @@ FULL, PAUSED = b"full", b"paused"
 class Claimed(Struct, frozen=True, kw_only=True):
     """A message in a lane's hands, until its lease ends or a newer fence is raised.
 
-    `waiting` are the recipients still to be sent to, as indexes. `payload` is None where the stored bytes
-    cannot be read, which is a defect of ours and ends the message.
+    `waiting` are the recipients still to be sent to, as indexes. `maybe_taken_by` is the channel that an earlier
+    attempt may have gone out over without an answer; empty where there was none. `payload` is None where the
+    stored bytes cannot be read, which is a defect of ours and ends the message.
     """
 
     id: str
@@ -41,6 +42,7 @@ class Claimed(Struct, frozen=True, kw_only=True):
     retry_profile: str
     template: str
     blobs: int
+    maybe_taken_by: str = ""
     payload: Payload | None
 
 
@@ -238,13 +240,21 @@ class Delivery:
         return bool(due), [message_id.decode() for message_id in lost]
 
     async def release(
-        self, agent: str, held: list[tuple[str, int]], *, pace: Pace, lane: str = "", behind: str = ""
+        self,
+        agent: str,
+        held: list[tuple[str, int]],
+        *,
+        pace: Pace,
+        lane: str = "",
+        behind: str = "",
+        wait_ms: int = 0,
     ) -> tuple[int, bool]:
         """Give messages back untouched and let a lane go; returns how many, and if a round should be rung.
 
         They take their old places, but for the one called `behind`: it met a fault and may be the cause of it.
+        With `wait_ms` (above 1) they are all due in so long: their own channel stands still.
         """
-        flat = [part for id_, fence in held for part in (id_, fence, int(id_ == behind))]
+        flat = [part for id_, fence in held for part in (id_, fence, wait_ms or int(id_ == behind))]
         given, ring = await self._call("release", agent, lane, pace.interval_us, *flat)
         return given, bool(ring)
 
@@ -336,7 +346,9 @@ def read_finished(reply: list[Any]) -> Finished | None:
 
 def _read_claimed(agent: str, row: list[Any]) -> Claimed:
     message_id, fence, attempts, accepted_at, letters, fields, stored = row
-    ref, ref_rest, caller, priority, profile, template, blobs = (f.decode() if f else "" for f in fields)
+    ref, ref_rest, caller, priority, profile, template, blobs, channel = (
+        f.decode() if f else "" for f in fields
+    )
     try:
         payload = decode_payload(stored)
     except ValueError:
@@ -355,5 +367,6 @@ def _read_claimed(agent: str, row: list[Any]) -> Claimed:
         retry_profile=PROFILES[profile or "s"],
         template=template,
         blobs=int(blobs or 0),
+        maybe_taken_by=channel,
         payload=payload,
     )

@@ -31,6 +31,7 @@ LOOK_AGAIN_MS = 600_000
 COLLECTED_AT_ONCE = 100
 UPLOAD_MS = 30_000  # who uploads a file to a provider has so long before another one tries
 PROVIDER_MS = 30 * 24 * 3600 * 1000
+AWAY = (RedisError, OSError, LedgerUnavailableError)  # the last where no node of a cluster answers
 
 
 class StoredFile(Struct, frozen=True):
@@ -181,7 +182,7 @@ class ProviderKeys:
         """Return the provider's key; None where there is none, empty where somebody is uploading the file now."""
         try:
             found = await self._client.get(self._key(file))
-        except (RedisError, OSError):
+        except AWAY:
             return None
         return None if found is None else found.decode()
 
@@ -189,7 +190,7 @@ class ProviderKeys:
         """Announce an upload, and return whether it is ours to make."""
         try:
             return bool(await self._client.set(self._key(file), "", nx=True, px=UPLOAD_MS))
-        except (RedisError, OSError):
+        except AWAY:
             return False
 
     async def end(self, file: str, key: str | None) -> None:
@@ -199,7 +200,7 @@ class ProviderKeys:
                 await self._client.delete(self._key(file))
             else:
                 await self._client.set(self._key(file), key, px=PROVIDER_MS)
-        except (RedisError, OSError):
+        except AWAY:
             return  # the announcement runs out by itself
 
     async def forget(self, file: str, key: str) -> None:

@@ -2,8 +2,9 @@
 
 import pytest
 
+from postroom.ledger.delivery import Pace
 from postroom.states import State
-from tests.ledger.harness import DAY_MS
+from tests.ledger.harness import AGENT, DAY_MS
 from tests.ledger.operator import do, make_unconfirmed
 
 HOUR_MS = 3_600_000
@@ -151,3 +152,18 @@ async def test_what_is_in_doubt_is_not_sent_after_the_moment_it_was_wanted_by(le
     await ledger.end_limit(offer.id)
     retried = await ledger.operating.retry(offer.id, unconfirmed=True)
     assert ("too_late", State.UNCONFIRMED, False) == (retried.answer, retried.state, retried.done)
+
+
+async def test_a_claim_tells_which_channel_may_have_taken_it(ledger):
+    """Only where a recipient is in doubt, and through being given back to wait for that channel."""
+    await ledger.accept()
+    assert "" == (await ledger.claim_one()).maybe_taken_by
+    doubtful = await wait_in_doubt(ledger, "ad")
+    await ledger.operating.retry(doubtful.id)
+    held = next(m for m in (await ledger.claim()).messages if m.id == doubtful.id)
+    assert "relay" == held.maybe_taken_by
+    await ledger.delivery.release(AGENT, [(held.id, held.fence)], pace=Pace(), wait_ms=40_000)
+    record = await ledger.record(doubtful.id)
+    assert ("own_channel", State.QUEUED, 1) == (record.reason[0], record.state, record.attempted)
+    assert record.next_at == await ledger.score(doubtful.id)
+    assert 39_000 < record.next_at - record.reason[1] <= 40_000

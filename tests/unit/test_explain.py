@@ -66,6 +66,7 @@ def agent(**changes: Any) -> Agent:
 
 RETRYING = {"next_at": NOW + MINUTE, "reason": ("retrying", NOW - MINUTE)}
 AMBIGUOUS = {"next_at": NOW + MINUTE, "reason": ("ambiguous", NOW - MINUTE)}
+OWN_CHANNEL = {"next_at": NOW + MINUTE, "reason": ("own_channel", NOW - MINUTE)}
 USED_UP = {"day": (MIDNIGHT, 10)}
 PACED = {"arrival_us": (NOW + 5_000) * 1000}
 LIMITED = agent(per_day=10, rate="1/s")
@@ -90,6 +91,7 @@ LIMITED = agent(per_day=10, rate="1/s")
         ({"next_at": NOW + MINUTE}, AGENT, "scheduled", NOW - HOUR, NOW + MINUTE, "/send_at", NOW + MINUTE),
         (RETRYING, AGENT, "retrying", NOW - MINUTE, NOW + MINUTE, None, NOW + MINUTE),
         (AMBIGUOUS, AGENT, "ambiguous", NOW - MINUTE, NOW + MINUTE, None, NOW + MINUTE),
+        (OWN_CHANNEL, AGENT, "own_channel", NOW - MINUTE, NOW + MINUTE, None, NOW + MINUTE),
         ({**RETRYING, "next_at": NOW - 1}, AGENT, "due", NOW - 1, None, None, NOW - 1),
         (USED_UP, LIMITED, "per_day", NOW - HOUR, MIDNIGHT + 24 * HOUR, "/agents/orders/per_day", MIDNIGHT + 24 * HOUR),
         ({"day": (MIDNIGHT, 9)}, LIMITED, "due", NOW - HOUR, None, None, NOW - HOUR),

@@ -5,7 +5,8 @@
 -- Returns {'full'}, {'paused'}, or {'ok', ms until the next is due or -1, more is due now, claimed, ended, lapsed,
 -- left, version of what stands over the agent, bulk mail is due that this lane leaves to others, connections
 -- were halved}.
--- claimed: {id, fence, attempts, accepted, recipients, record fields, payload}; ended: what `end_untried` tells.
+-- claimed: {id, fence, attempts, accepted, recipients, record fields, payload}, the last of the fields being the
+-- channel that may have taken it; ended: what `end_untried` tells.
 local lane, lease = ARGV[5], tonumber(ARGV[6])
 local most, most_bytes, connections = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
 local interval, burst, per_day = tonumber(ARGV[12]), tonumber(ARGV[13]), tonumber(ARGV[16])
@@ -104,7 +105,8 @@ local function take(m, queue)
     redis.call('HSET', record_key(m.id), 's', 'sending', 'f', m.fence, 'ph', 'claimed')
     local shown = redis.call('HMGET', record_key(m.id), 'c', 'c2', 'd', 'p', 'pf', 't', 'bl', 'rs')
     if m.seen or m.pending ~= '' or shown[8] then redis.call('HDEL', record_key(m.id), 'ss', 'pd', 'rs') end
-    shown[8] = nil
+    -- What one channel may have taken goes over no other: a second copy from another provider nobody could recognise.
+    shown[8] = string.find(m.recipients, 'r', 1, true) and m.channel or ''
     redis.call('ZADD', queue, now + lease - LEASED, m.id)
     bytes = bytes + #payload
     if m.priority ~= 'h' then low = low + 1 end

@@ -1,10 +1,11 @@
 -- Gives messages back untouched, with their rate tokens, and lets a lane go. Only for what surely was not sent.
--- ARGV: 5 lane to remove or '', 6 microseconds per message or 0, 7.. id, fence, 1 to queue behind the others …
+-- ARGV: 5 lane to remove or '', 6 microseconds per message or 0, 7.. id, fence, 0 for its old place, 1 to queue behind
+--       the others, or in how many ms to look again at one whose own channel stands still …
 -- Returns {given back, 1 where a round should be rung for}.
 write_although_full()
 local micros = clock()
 local now = math.floor(micros / 1000)
-local given, earliest = 0, now
+local given, earliest = 0, nil
 for i = 7, #ARGV, 3 do
     local v = redis.call('HMGET', record_key(ARGV[i]), 's', 'f', 'p', 'na', 'dc')
     if v[1] == 'sending' and v[2] == ARGV[i + 1] then
@@ -12,9 +13,14 @@ for i = 7, #ARGV, 3 do
         redis.call('HDEL', record_key(ARGV[i]), 'pd', 'ss')
         if v[5] then refund(ARGV[i], 0) end
         -- Back to its place, but not where it met a fault: it may be the cause of it, and would hold up all others.
-        local due = ARGV[i + 2] == '1' and now or math.min(now, tonumber(v[4] or now))
+        local wait = tonumber(ARGV[i + 2])
+        local due = wait == 1 and now or math.min(now, tonumber(v[4] or now))
+        if wait > 1 then
+            due = now + wait
+            redis.call('HSET', record_key(ARGV[i]), 'na', due, 'rs', 'own_channel|' .. now)
+        end
         redis.call('ZADD', QUEUES[v[3]], due, ARGV[i])
-        earliest = math.min(earliest, due)
+        earliest = math.min(earliest or due, due)
         given = given + 1
     end
 end
