@@ -19,8 +19,7 @@ run: .venv/run.stamp ## Start everything here (Redis, API, worker, inbox), send 
 	@PORT=$(PORT) exec $(BIN)/postroom dev
 
 test: .venv/test.stamp ## Run all tests against real Redis, SMTP and HTTP processes
-	@$(BIN)/python -m pytest -q -n 2 --dist loadfile --ignore tests/path --ignore tests/faults --ignore tests/scale --ignore tests/chart/test_judges.py
-	@$(BIN)/python -m pytest -q -n 2 --dist loadfile tests/path tests/faults tests/scale
+	@$(BIN)/python -m pytest -q -n 2 --dist loadfile --ignore tests/chart/test_judges.py
 
 faults: .venv/test.stamp ## Run all cases of the fault suite, by name (five minutes)
 	@$(BIN)/python -m pytest -v -m faults --durations=5 tests/faults

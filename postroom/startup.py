@@ -40,6 +40,15 @@ def load_templates(config: Config) -> TemplateSet:
     Raises:
         BrokenTemplatesError: one of them is wrong.
     """
+    return TemplateSet(Template(name, of_one) for name, of_one in judged_files(config).items())
+
+
+def judged_files(config: Config) -> dict[str, dict[str, str]]:
+    """Read the files of each template of a configuration, and have another process judge them.
+
+    Raises:
+        BrokenTemplatesError: one of them is wrong.
+    """
     try:
         faults: list[TemplateFault] = []
         files = read_folder(config.templates.dir, faults)
@@ -48,7 +57,7 @@ def load_templates(config: Config) -> TemplateSet:
         raise BrokenTemplatesError(error) from None
     if faults:
         raise BrokenTemplatesError(TemplatesError(faults))
-    return TemplateSet(Template(name, of_one) for name, of_one in files.items())
+    return files
 
 
 class BrokenTemplatesError(PostroomError):

@@ -10,10 +10,11 @@ from typing import Any
 from granian import Granian
 from granian.constants import HTTPModes, Interfaces, Loops
 
+from postroom.config.load import load_config
 from postroom.errors import PostroomError
 from postroom.log import configure_logging, get_logger
 from postroom.settings import Settings, read_settings
-from postroom.startup import check_redis, load_everything, report
+from postroom.startup import check_redis, judged_files, report
 
 # Granian's records go through our own pipeline, by way of the root logger.
 ONE_PIPELINE: dict[str, Any] = {
@@ -30,7 +31,8 @@ def main() -> int:
     try:
         settings = read_settings(os.environ)
         configure_logging(settings, "api")
-        config, _templates = load_everything(settings, os.environ)
+        config = load_config(settings.config, os.environ)
+        judged_files(config)  # the server's own process makes templates of them
         _check_ports(settings)
         asyncio.run(check_redis(config, get_logger()))
     except PostroomError as error:

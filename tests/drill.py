@@ -17,8 +17,8 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+from tests.desk import OPERATOR, postroom
 from tests.faults.mail import Receiver
-from tests.path.test_operator import OPERATOR, postroom
 from tests.stack import QUICK, ROOT, TOKEN, Stack, agent_toml, channel, free_port, sample
 
 PAGE = ROOT / "docs" / "drill.md"

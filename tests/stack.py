@@ -8,8 +8,6 @@ import os
 import random
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
@@ -23,6 +21,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
 
 from postroom.ledger.scripts import load_scripts
+from tests.nursery import NURSERY, Process
 from tests.redisd import RedisServer
 
 ROOT = Path(__file__).parents[1]
@@ -112,6 +111,8 @@ def sample(ref: str, **changes: Any) -> dict[str, Any]:
 class Stack:
     """Processes around one Redis. Use `async with`; everything started is stopped, by its own id."""
 
+    new_interpreters = False  # else processes are forked, where that can be (`tests.nursery`)
+
     def __init__(
         self,
         folder: Path,
@@ -135,7 +136,7 @@ class Stack:
         self.config = folder / "postroom.toml"
         digests = [hashlib.sha256(token.encode()).hexdigest() for token in (TOKEN, OTHER_TOKEN)]
         text = CONFIG.format(
-            templates=ROOT / "templates",
+            templates=_few_templates(folder),
             worker=worker,
             agent=agent,
             channels=channels or channel("orders", smtp_port),
@@ -147,8 +148,9 @@ class Stack:
             more=more,
         )
         self.config.write_text(text)
-        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self.processes: dict[str, Process] = {}
         self.worker_metrics: dict[str, int] = {}
+        self._logs_read: dict[str, int] = {}
         self._session: aiohttp.ClientSession | None = None
         self._ledger: Redis | None = None
 
@@ -202,7 +204,7 @@ class Stack:
 
     async def start_worker(
         self, name: str = "worker", *, failpoint: str = "", launch: tuple[str, ...] = ()
-    ) -> subprocess.Popen[bytes]:
+    ) -> Process:
         """Start a worker and wait until it works; the options are those of `start_api`."""
         port = self.worker_metrics[name] = free_port()
         process = self._start(name, "workers", _arming(failpoint), port, launch)
@@ -288,7 +290,7 @@ class Stack:
 
     def _start(
         self, name: str, package: str, more: dict[str, str], metrics: int, launch: tuple[str, ...]
-    ) -> subprocess.Popen[bytes]:
+    ) -> Process:
         environ = {
             **os.environ,
             "POSTROOM_CONFIG": str(self.config),
@@ -297,19 +299,21 @@ class Stack:
             "POSTROOM_LOG_FORMAT": "json",
             **more,
         }
-        command = [sys.executable, "-m", package]
-        if launch:
-            command = [sys.executable, "-m", "tests.faults.launch", *launch, package]
-        options: dict[str, Any] = {"env": environ, "cwd": ROOT, "start_new_session": True}
-        with (self.folder / f"{name}.log").open("ab") as log:
-            process = subprocess.Popen(command, stdout=log, stderr=log, **options)
+        words = ("tests.faults.launch", *launch, package) if launch else (package,)
+        new = bool(launch) or self.new_interpreters or "POSTROOM_FAILPOINT" in more
+        process = NURSERY.start(*words, environ=environ, log=self.folder / f"{name}.log", new=new)
         self.processes[name] = process
         return process
 
     def logs(self, name: str) -> list[dict[str, Any]]:
         """Return a process's log lines."""
-        text = (self.folder / f"{name}.log").read_text()
-        return [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+        with (self.folder / f"{name}.log").open() as log:
+            log.seek(self._logs_read.get(name, 0))
+            return [json.loads(line) for line in log.read().splitlines() if line.startswith("{")]
+
+    def forget_logs(self) -> None:
+        """Let `logs` return what comes from now on."""
+        self._logs_read = {name: (self.folder / f"{name}.log").stat().st_size for name in self.processes}
 
     async def post(self, body: dict[str, Any], **options: Any) -> tuple[int, dict[str, Any], dict[str, str]]:
         """POST a message once; return status, body and header fields."""
@@ -427,9 +431,7 @@ class Stack:
                 raise AssertionError(f"not in time: {what}\n{self._last_words()}")
             await asyncio.sleep(0.02)
 
-    async def _until_up(
-        self, name: str, process: subprocess.Popen[bytes], is_up: Callable[[], Awaitable[bool]]
-    ) -> None:
+    async def _until_up(self, name: str, process: Process, is_up: Callable[[], Awaitable[bool]]) -> None:
         async def up_or_over() -> bool:
             return process.poll() is not None or await is_up()
 
@@ -462,9 +464,18 @@ class Stack:
             return False
 
 
+def _few_templates(folder: Path) -> Path:
+    """Return a folder with the one template that `sample` uses: every process judges and makes all it is given."""
+    few = folder / "templates"
+    few.mkdir()
+    for name in ("_shared", "order_shipped"):
+        (few / name).symlink_to(ROOT / "templates" / name)
+    return few
+
+
 def _arming(failpoint: str) -> dict[str, str]:
     return {"POSTROOM_TEST_FAILPOINTS": "1", "POSTROOM_FAILPOINT": failpoint} if failpoint else {}
 
 
-async def _is_over(process: subprocess.Popen[bytes]) -> bool:
+async def _is_over(process: Process) -> bool:
     return process.poll() is not None

@@ -41,9 +41,7 @@ class Lane:
         self._version = 0  # of what stands over the agent, as the last claim said
         self._idle_since = time.monotonic()
         self._paced = 0.0  # how long, at the last claim, the agent's rate had held its mail up
-        self._left = (
-            False  # a claim took it off the ledger's list: nothing was due, or there are lanes enough
-        )
+        self._left = False  # a claim took it off the ledger's list: nothing due, or lanes enough
 
     async def run(self) -> None:
         """Never raises but for cancellation: what goes wrong is written down and the mail goes back."""

@@ -5,7 +5,6 @@ import os
 import re
 import socket
 import ssl
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -20,10 +19,10 @@ from postroom.ledger.pipe import ScriptPipe
 from postroom.ledger.reading import Reading
 from postroom.outcome import Cause, ChannelFault, Phase
 from tests.fakezepto import TOKEN, FakeZepto, Script, error
+from tests.nursery import NURSERY
 from tests.redisd import RedisServer
 from tests.smtpd import Smtpd
 
-ROOT = Path(__file__).parents[2]
 SMTP = """\
 [[agents.orders.channels]]
 name = "relay"
@@ -54,22 +53,11 @@ class Command:
         sender = '[agents.orders]\nfrom = { address = "orders@shop.example" }\n'
         config.write_text(sender + "\n".join(channels))
         environ = {"POSTROOM_REDIS_URL": self.redis_url, "PASSWORD": "x", "ZEPTO": TOKEN, **environ}
-        command = [
-            sys.executable,
-            "-m",
-            "postroom",
-            "probe",
-            agent,
-            "--config",
-            str(config),
-            f"--timeout={seconds}",
-        ]
-        process = await asyncio.create_subprocess_exec(
-            *command, env={**os.environ, **environ}, cwd=ROOT, stdout=-1, stderr=-2
-        )
-        output = (await asyncio.wait_for(process.communicate(), 30))[0].decode()
+        words = ("workers.probe", f"--config={config}", f"--timeout={seconds}", "--", agent)
+        ran = await asyncio.to_thread(NURSERY.run, *words, environ={**os.environ, **environ})
+        output = ran.out + ran.err
         return (
-            process.returncode,
+            ran.code,
             dict(re.findall(r"^  (\S+(?: token)?) +(.*?) *$", output, re.MULTILINE)),
             output,
         )

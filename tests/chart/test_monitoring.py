@@ -65,9 +65,10 @@ def test_every_expression_is_promql():
     assert parsed > 50
 
 
+@pytest.mark.asyncio(loop_scope="session")
 async def test_every_metric_they_name_is_exported_by_a_running_system(stack: Stack):
     """A scrape of the API and of a worker declares every family that rules, dashboard and chart ask for."""
-    await stack.until_finished(await stack.accept(sample("m-1")))
+    await stack.until_finished(await stack.accept(sample("chart-1")))
     exported = set()
     for port in (stack.metrics_port, *stack.worker_metrics.values()):
         async with stack.session.get(f"http://127.0.0.1:{port}/metrics") as response:

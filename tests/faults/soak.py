@@ -23,7 +23,7 @@ from tests.stack import Stack, agent_toml, channel, sample
 AGENTS = {"orders": "retry", "holding": "hold"}
 CALLERS = 8
 PAUSE = 0.1  # seconds a caller rests between two messages
-SETTLING = 180.0  # seconds that what was accepted has to end, once the faults are over
+SETTLING = 60.0  # seconds, at least, that what was accepted has to end once the faults are over
 MEDIC = '[breaker]\nshortest = "200ms"\nlongest = "2s"'
 SEVERAL = [{"address": f"{name}@example.com"} for name in ("ada", "nobody", "bob")]
 
@@ -42,7 +42,11 @@ class Account:
 
     def lost(self) -> list[str]:
         """Return what was accepted and did not end, or is said to be sent and did not arrive."""
-        waiting = [f"{i} did not end" for i in self.accepted if not self.messages[i].get("finished")]
+        waiting = [
+            f"{i} did not end: {message.get('state', 'unknown')}, {message.get('reason')}, {message.get('attempts')}"
+            for i, message in self.messages.items()
+            if not message.get("finished")
+        ]
         return waiting + [
             f"{i} is sent, and recipient {recipient['index']} has no copy"
             for i, message in self.messages.items()
@@ -101,7 +105,9 @@ async def soak(folder: Path, seed: int, seconds: float, say: Say) -> list[str]:
             accepted = await _load(stack, seed, _striking(striker, seed, seconds, say))
             receiver.script = dict(ALWAYS)
             say(f"{time.strftime('%X')} the faults are over, {len(receiver.mails)} copies so far; settling")
-            account = Account(accepted, await _settled(stack, list(accepted)), receiver)
+            account = Account(
+                accepted, await _settled(stack, list(accepted), max(SETTLING, 3 * seconds)), receiver
+            )
             for line in account.lines():
                 say(line)
             return [
@@ -162,9 +168,9 @@ async def _load(stack: Stack, seed: int, striking: Awaitable[None]) -> dict[str,
     return accepted
 
 
-async def _settled(stack: Stack, ids: list[str]) -> dict[str, Any]:
+async def _settled(stack: Stack, ids: list[str], seconds: float) -> dict[str, Any]:
     try:
-        return await stack.until_all_finished(ids, SETTLING)
+        return await stack.until_all_finished(ids, seconds)
     except AssertionError:
         return await stack.get_many(ids)
 

@@ -2,111 +2,99 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 
 from tests.faults.mail import SECONDS, Receiver, assert_delivered, until
 from tests.ledger.harness import Ledger
-from tests.stack import QUICK, Stack, agent_toml, channel, sample
+from tests.stack import QUICK, Stack, sample
+from tests.street import Street, open_street
 
-pytestmark = pytest.mark.timeout(SECONDS)
+pytestmark = [pytest.mark.timeout(SECONDS), pytest.mark.asyncio(loop_scope="module")]
 BREAKER = '[breaker]\nfaults = 3\nwindow = "2s"\nrefusals = 5\nrefusal_window = "5s"\nshortest = "200ms"\nlongest = "1s"'
-PATIENT = 'on_ambiguous = "hold"\nconnections = 2'
+PATIENT = 'on_ambiguous = "hold"\nconnections = 2\nretry_profile = "interactive"'
+TOLD = [
+    {"RCPT": "454 Throttling failure"},
+    {"RCPT:ada@example.com": "450 4.2.1 busy", "RCPT:bob@example.com": "450 4.7.1 slow down"},
+]
+HANGUPS = [{"MAIL": "drop"}, {"RCPT": "reset"}, {"DATA": "drop"}, {"BODY": "reset"}, {"DOT": "drop"}]
+HOUSES = {
+    **dict.fromkeys(
+        ["lonely", "down", "refusing", "mixed", "throttled", "deferring", "grey", "moody", "spare"], ""
+    ),
+    **dict.fromkeys([f"told-{n}" for n in range(len(TOLD))], ""),
+    **dict.fromkeys([f"hangup-{n}" for n in range(len(HANGUPS))], PATIENT),
+}
 
 
-@asynccontextmanager
-async def running(
-    folder: Path, receiver: Receiver, agent: str = "", workers: int = 2
-) -> AsyncIterator[Stack]:
-    async with Stack(folder, receiver.port, worker=QUICK, agent=agent, more=BREAKER) as stack:
-        names = [f"w{number}" for number in range(workers)]
-        await asyncio.gather(stack.start_api(), stack.start_workers(*names))
-        yield stack
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def street() -> AsyncIterator[Street]:
+    async with open_street(HOUSES, two_channels=["spare"], more=BREAKER) as opened:
+        yield opened
 
 
-def lines(stack: Stack, event: str) -> list[dict[str, object]]:
-    """Return the workers' log lines of one event."""
-    names = [name for name in stack.processes if name != "api"]
-    return [line for name in names for line in stack.logs(name) if line["event"] == event]
-
-
-async def until_reason(stack: Stack, message_id: str, code: str) -> dict[str, object]:
-    """Wait until a message waits for that reason."""
-    found: dict[str, object] = {}
-
-    async def is_so() -> bool:
-        nonlocal found
-        found = await stack.get(message_id)
-        return (found.get("reason") or {}).get("code") == code
-
-    await stack.until(is_so, code)
-    return found
-
-
-async def test_one_connection_that_fails_stops_nothing(folder: Path):
+async def test_one_connection_that_fails_stops_nothing(street: Street):
     """A single failed connect is tried again at once: the breaker stays closed and the mail is sent."""
-    async with Receiver({"CONNECT": ["drop", "ok"]}) as receiver, running(folder, receiver) as stack:
-        message_id = await stack.accept(sample("one"))
-        await assert_delivered(stack, receiver, [message_id])
-        assert [] == lines(stack, "breaker.opened")
-        assert 1 == len(lines(stack, "channel.faulty"))
+    house = street.house("lonely", {"CONNECT": ["drop", "ok"]})
+    message_id = await house.accept("one")
+    await assert_delivered(street.stack, house.receiver, [message_id])
+    assert [] == house.lines("breaker.opened")
+    assert 1 == len(house.lines("channel.faulty"))
 
 
-async def test_a_channel_down_is_probed_by_one_and_releases_itself(folder: Path):
+async def test_a_channel_down_is_probed_by_one_and_releases_itself(street: Street):
     """Thirty messages and a server that drops everybody: it stands still, is tried now and then, then all goes."""
-    script = {"CONNECT": "drop"}
-    async with Receiver(script) as receiver, running(folder, receiver) as stack:
-        ids = [await stack.accept(sample(f"d-{n}")) for n in range(30)]
-        message = await until_reason(stack, ids[0], "channel_connect")
-        assert ([], "agent") == (message["attempts"], message["reason"]["fault"])
-        assert 1 == len(lines(stack, "breaker.opened"))
-        before = receiver.connections
-        await until(lambda: receiver.connections >= before + 3, "it is tried again and again")
-        # One at a time: no crowd of lanes meets a server that is down.
-        assert 1 >= receiver.open
-        receiver.script = {}
-        messages = await assert_delivered(stack, receiver, ids)
-        assert {1} == {len(message["attempts"]) for message in messages.values()}
-        await until(lambda: len(lines(stack, "breaker.closed")) == 1, "the breaker is closed")
+    house = street.house("down", {"CONNECT": "drop"})
+    receiver = house.receiver
+    ids = [await house.accept(f"d-{n}") for n in range(30)]
+    message = await house.until_reason(ids[0], "channel_connect")
+    assert ([], "agent") == (message["attempts"], message["reason"]["fault"])
+    assert 1 == len(house.lines("breaker.opened"))
+    before = receiver.connections
+    await until(lambda: receiver.connections >= before + 3, "it is tried again and again")
+    # One at a time: no crowd of lanes meets a server that is down.
+    assert 1 >= receiver.open
+    receiver.script = {}
+    messages = await assert_delivered(street.stack, receiver, ids)
+    assert {1} == {len(message["attempts"]) for message in messages.values()}
+    await until(lambda: len(house.lines("breaker.closed")) == 1, "the breaker is closed")
 
 
-async def test_a_server_that_refuses_everything_is_its_own_fault(folder: Path):
+async def test_a_server_that_refuses_everything_is_its_own_fault(street: Street):
     """Everything is refused: a few messages fail, the rest wait with the reason, and go when the server is mended."""
-    async with Receiver({"DOT": "554 5.7.1 no"}) as receiver, running(folder, receiver) as stack:
-        ids = [await stack.accept(sample(f"r-{n}")) for n in range(40)]
-        await until(lambda: lines(stack, "breaker.opened") != [], "the channel stands still")
-        receiver.script = {}
-        messages = await stack.until_all_finished(ids)
-        states = [message["state"] for message in messages.values()]
-        assert {"failed", "sent"} == set(states)
-        assert 4 == states.count("failed")
-        opened = lines(stack, "breaker.opened")
-        assert ("policy", 554) == (opened[0]["cause"], opened[0]["reply_code"])
+    house = street.house("refusing", {"DOT": "554 5.7.1 no"})
+    ids = [await house.accept(f"r-{n}") for n in range(40)]
+    await until(lambda: house.lines("breaker.opened") != [], "the channel stands still")
+    house.receiver.script = {}
+    messages = await street.stack.until_all_finished(ids)
+    states = [message["state"] for message in messages.values()]
+    assert {"failed", "sent"} == set(states)
+    assert 4 == states.count("failed")
+    opened = house.lines("breaker.opened")
+    assert ("policy", 554) == (opened[0]["cause"], opened[0]["reply_code"])
 
 
-async def test_a_few_bad_recipients_among_good_ones_are_theirs(folder: Path):
+async def test_a_few_bad_recipients_among_good_ones_are_theirs(street: Street):
     """Refusals between which mail is sent fail their own messages, however many there are in all."""
-    script = {"RCPT:nobody@example.com": "550 5.1.1 nobody"}
-    async with Receiver(script) as receiver, running(folder, receiver, workers=1) as stack:
-        for number in range(8):
-            bad = [{"address": "nobody@example.com"}]
-            refused = [await stack.accept(sample(f"b-{number}-{n}", to=bad)) for n in range(3)]
-            good = await stack.accept(sample(f"g-{number}"))
-            await stack.until_all_finished([*refused, good])
-            assert "failed" == (await stack.get(refused[0]))["state"]
-        assert [] == lines(stack, "breaker.opened")
+    house = street.house("mixed", {"RCPT:nobody@example.com": "550 5.1.1 nobody"})
+    for number in range(8):
+        bad = [{"address": "nobody@example.com"}]
+        refused = [await house.accept(f"b-{number}-{n}", to=bad) for n in range(3)]
+        good = await house.accept(f"g-{number}")
+        await street.stack.until_all_finished([*refused, good])
+        assert "failed" == (await street.stack.get(refused[0]))["state"]
+    assert [] == house.lines("breaker.opened")
 
 
-async def test_a_throttle_blocks_the_agent_for_all_workers(folder: Path):
+async def test_a_throttle_blocks_the_agent_for_all_workers(street: Street):
     """421 in place of MAIL's reply: both workers leave the server alone, no attempt is spent, then it goes on."""
-    script = {"MAIL": ["421 4.7.0 slow down", "ok"]}
-    async with Receiver(script) as receiver, running(folder, receiver) as stack:
-        ids = [await stack.accept(sample(f"t-{n}")) for n in range(20)]
-        messages = await assert_delivered(stack, receiver, ids)
-        assert {1} == {len(message["attempts"]) for message in messages.values()}
-        assert ["throttle"] == [line["cause"] for line in lines(stack, "breaker.opened")]
+    house = street.house("throttled", {"MAIL": ["421 4.7.0 slow down", "ok"]})
+    ids = [await house.accept(f"t-{n}") for n in range(20)]
+    messages = await assert_delivered(street.stack, house.receiver, ids)
+    assert {1} == {len(message["attempts"]) for message in messages.values()}
+    assert ["throttle"] == [line["cause"] for line in house.lines("breaker.opened")]
 
 
 async def test_all_workers_heed_one_answer(folder: Path):
@@ -117,13 +105,16 @@ async def test_all_workers_heed_one_answer(folder: Path):
         Stack(folder, receiver.port, worker=QUICK, agent="connections = 4", more=slow) as stack,
     ):
         await asyncio.gather(stack.start_api(), stack.start_workers("w1", "w2"))
-        ids = await stack.accept_many(sample(f"h-{n}") for n in range(500))
+        ids = await stack.accept_many(sample(f"h-{n}") for n in range(250))
         await receiver.until_mails(30)
         receiver.script = {
             "DOT": "slow 0.02",
             "MAIL": ["ok"] * (receiver.times["MAIL"] + 1) + ["421 4.7.0 slow", "ok"],
         }
-        await until(lambda: lines(stack, "breaker.opened") != [], "the channel stands still")
+        await until(
+            lambda: any(line["event"] == "breaker.opened" for line in stack.logs("w1") + stack.logs("w2")),
+            "the channel stands still",
+        )
         opened = len(receiver.mails)
         await asyncio.sleep(1.5)
         assert len(receiver.mails) - opened <= 8, "somebody went on"
@@ -131,99 +122,88 @@ async def test_all_workers_heed_one_answer(folder: Path):
         assert {1} == {len(message["attempts"]) for message in messages.values()}
 
 
-async def test_a_server_that_puts_everything_off_is_left_alone(folder: Path):
+async def test_a_server_that_puts_everything_off_is_left_alone(street: Street):
     """451 for everything: after a few it is tried less and less, and the mail goes when it is well again."""
-    async with Receiver({"DOT": "451 4.3.0 later"}) as receiver, running(folder, receiver) as stack:
-        ids = [await stack.accept(sample(f"o-{n}")) for n in range(60)]
-        await until(lambda: lines(stack, "breaker.opened") != [], "the channel stands still")
-        tried = receiver.times["DOT"]
-        assert tried < 20, "the crowd went on"
-        receiver.script = {}
-        waiting = [i for i, m in (await stack.get_many(ids)).items() if not m["attempts"]]
-        assert len(waiting) > 20
-        messages = await stack.until_all_finished(waiting)
-        assert {"sent"} == {message["state"] for message in messages.values()}
+    house = street.house("deferring", {"DOT": "451 4.3.0 later"})
+    ids = [await house.accept(f"o-{n}") for n in range(60)]
+    await until(lambda: house.lines("breaker.opened") != [], "the channel stands still")
+    tried = house.receiver.times["DOT"]
+    assert tried < 20, "the crowd went on"
+    house.receiver.script = {}
+    waiting = [i for i, m in (await street.stack.get_many(ids)).items() if not m["attempts"]]
+    assert len(waiting) > 20
+    messages = await street.stack.until_all_finished(waiting)
+    assert {"sent"} == {message["state"] for message in messages.values()}
 
 
-async def test_one_greylisted_recipient_slows_nobody(folder: Path):
+async def test_one_greylisted_recipient_slows_nobody(street: Street):
     """A single 451 4.7.1 between mail that is sent stops nothing; three in a row do."""
-    script = {"RCPT:grey@example.com": "451 4.7.1 greylisted"}
+    house = street.house("grey", {"RCPT:grey@example.com": "451 4.7.1 greylisted"})
     grey = [{"address": "grey@example.com"}]
-    async with Receiver(script) as receiver, running(folder, receiver, workers=1) as stack:
-        for number in range(4):
-            first = await stack.accept(sample(f"grey-{number}", to=grey))
-            await until_reason(stack, first, "retrying")
-            await stack.until_finished(await stack.accept(sample(f"good-{number}")))
-        assert [] == lines(stack, "breaker.opened")
-        for number in range(3):
-            await stack.accept(sample(f"more-{number}", to=grey))
-        await until(lambda: lines(stack, "breaker.opened") != [], "the channel stands still")
-        assert "throttle" == lines(stack, "breaker.opened")[0]["cause"]
+    for number in range(4):
+        first = await house.accept(f"grey-{number}", to=grey)
+        await house.until_reason(first, "retrying")
+        await street.stack.until_finished(await house.accept(f"good-{number}"))
+    assert [] == house.lines("breaker.opened")
+    for number in range(3):
+        await house.accept(f"more-{number}", to=grey)
+    await until(lambda: house.lines("breaker.opened") != [], "the channel stands still")
+    assert "throttle" == house.lines("breaker.opened")[0]["cause"]
 
 
-@pytest.mark.parametrize(
-    "script",
-    [
-        {"RCPT": "454 Throttling failure"},
-        {"RCPT:ada@example.com": "450 4.2.1 busy", "RCPT:bob@example.com": "450 4.7.1 slow down"},
-    ],
-    ids=["454", "one of two"],
-)
-async def test_being_told_to_slow_down_again_and_again_is_heeded(folder: Path, script: dict[str, str]):
+@pytest.mark.parametrize("number", range(len(TOLD)), ids=["454", "one of two"])
+async def test_being_told_to_slow_down_again_and_again_is_heeded(street: Street, number: int):
     """A bare 454 at RCPT, or 4.7.x for the second recipient only: three in a row let all of the agent's mail wait."""
+    house = street.house(f"told-{number}", TOLD[number])
     two = [{"address": "ada@example.com"}, {"address": "bob@example.com"}]
-    async with Receiver(script) as receiver, running(folder, receiver, workers=1) as stack:
-        for number in range(2):
-            await until_reason(stack, await stack.accept(sample(f"slow-{number}", to=two)), "retrying")
-        assert [] == lines(stack, "breaker.opened")
-        for number in range(6):
-            await stack.accept(sample(f"more-{number}", to=two))
-        await until(lambda: lines(stack, "breaker.opened") != [], "the channel stands still")
-        assert "throttle" == lines(stack, "breaker.opened")[0]["cause"]
+    for n in range(2):
+        await house.until_reason(await house.accept(f"slow-{n}", to=two), "retrying")
+    assert [] == house.lines("breaker.opened")
+    for n in range(6):
+        await house.accept(f"more-{n}", to=two)
+    await until(lambda: house.lines("breaker.opened") != [], "the channel stands still")
+    assert "throttle" == house.lines("breaker.opened")[0]["cause"]
 
 
-@pytest.mark.parametrize(
-    "script",
-    [{"MAIL": "drop"}, {"RCPT": "reset"}, {"DATA": "drop"}, {"BODY": "reset"}, {"DOT": "drop"}],
-    ids=str,
-)
-async def test_a_server_that_hangs_up_in_the_midst_of_mail_is_left_alone(
-    folder: Path, script: dict[str, str]
-):
+@pytest.mark.parametrize("number", range(len(HANGUPS)), ids=map(str, HANGUPS))
+async def test_a_server_that_hangs_up_in_the_midst_of_mail_is_left_alone(street: Street, number: int):
     """Wherever it does: after three the others wait for the channel with their attempts unspent, and go when it works."""
-    async with Receiver(script) as receiver, running(folder, receiver, workers=1, agent=PATIENT) as stack:
-        ids = [await stack.accept(sample(f"h-{n}")) for n in range(30)]
-        await until(lambda: lines(stack, "breaker.opened") != [], "the channel stands still")
-        opened = lines(stack, "breaker.opened")[0]
-        assert ("connect", None) == (opened["cause"], opened["reply_code"])
-        assert "hangs up" in str(opened["text"])
-        messages = await stack.get_many(ids)
-        untouched = [i for i in ids if not messages[i]["attempts"]]
-        assert len(untouched) >= 20, "the crowd went on"
-        receiver.script = {}
-        messages = await stack.until_all_finished(untouched)
-        # One of them may have been the probe that was under way.
-        assert len(untouched) - 1 <= [message["state"] for message in messages.values()].count("sent")
+    house = street.house(f"hangup-{number}", HANGUPS[number])
+    ids = [await house.accept(f"h-{n}") for n in range(30)]
+    await until(lambda: house.lines("breaker.opened") != [], "the channel stands still")
+    opened = house.lines("breaker.opened")[0]
+    assert ("connect", None) == (opened["cause"], opened["reply_code"])
+    assert "hangs up" in str(opened["text"])
+    messages = await street.stack.get_many(ids)
+    untouched = [i for i in ids if not messages[i]["attempts"]]
+    assert len(untouched) >= 20, "the crowd went on"
+    house.receiver.script = {}
+    messages = await street.stack.until_all_finished(untouched)
+    # One of them may have been the probe that was under way.
+    assert len(untouched) - 1 <= [message["state"] for message in messages.values()].count("sent")
 
 
-async def test_a_server_that_hangs_up_now_and_then_stops_nothing(folder: Path):
+async def test_a_server_that_hangs_up_now_and_then_stops_nothing(street: Street):
     """Two that are cut off and one that is sent, over and over: each attempt is its message's own matter."""
-    script = {"DATA": ["drop", "drop", "ok"] * 4}
-    async with Receiver(script) as receiver, running(folder, receiver, workers=1) as stack:
-        for number in range(12):
-            message_id = await stack.accept(sample(f"n-{number}"))
+    house = street.house("moody", {"DATA": ["drop", "drop", "ok"] * 4})
+    for number in range(12):
+        message_id = await house.accept(f"n-{number}")
 
-            async def is_over(message_id: str = message_id) -> bool:
-                return (await stack.get(message_id))["attempts"] != []
+        async def is_over(message_id: str = message_id) -> bool:
+            return (await street.stack.get(message_id))["attempts"] != []
 
-            await stack.until(is_over, "an attempt")
-        assert 4 == len(receiver.mails)
-        assert [] == lines(stack, "breaker.opened")
+        await street.stack.until(is_over, "an attempt")
+    assert 4 == len(house.receiver.mails)
+    assert [] == house.lines("breaker.opened")
 
 
 async def test_the_day_ends_at_its_last_recipient(folder: Path):
     """With `per_day = 5`, five of nine messages go, whichever worker sends them; the rest waits for midnight."""
-    async with Receiver() as receiver, running(folder, receiver, agent="per_day = 5") as stack:
+    async with (
+        Receiver() as receiver,
+        Stack(folder, receiver.port, worker=QUICK, agent="per_day = 5", more=BREAKER) as stack,
+    ):
+        await asyncio.gather(stack.start_api(), stack.start_workers("w1", "w2"))
         ids = [await stack.accept(sample(f"day-{n}")) for n in range(9)]
         await receiver.until_mails(5)
         calls = await stack.script_calls(1.5)
@@ -240,20 +220,15 @@ async def test_the_day_ends_at_its_last_recipient(folder: Path):
             await ledger.aclose()
 
 
-async def test_a_dead_first_channel_costs_the_second_nothing(folder: Path):
+async def test_a_dead_first_channel_costs_the_second_nothing(street: Street):
     """With the first channel down the second sends, and the first takes over again once it works."""
-    async with Receiver({"CONNECT": "drop"}) as first, Receiver() as second:
-        spare = agent_toml(
-            "spare", channel("spare", first.port, "first"), channel("spare", second.port, "second")
-        )
-        async with Stack(folder, second.port, worker=QUICK, agents={"spare": spare}, more=BREAKER) as stack:
-            await asyncio.gather(stack.start_api(), stack.start_worker())
-            ids = [await stack.accept(sample(f"s-{n}", agent="spare")) for n in range(20)]
-            await assert_delivered(stack, second, ids)
-            first.script = {}
+    house = street.house("spare", {"CONNECT": "drop"})
+    ids = [await house.accept(f"s-{n}") for n in range(20)]
+    await assert_delivered(street.stack, house.second, ids)
+    house.receiver.script = {}
 
-            async def back() -> bool:
-                await stack.accept(sample(f"s-{stack.port}-{len(second.mails)}", agent="spare"))
-                return len(first.mails) > 0
+    async def back() -> bool:
+        await house.accept(f"back-{len(house.second.mails)}")
+        return len(house.receiver.mails) > 0
 
-            await stack.until(back, "the first channel is used again")
+    await street.stack.until(back, "the first channel is used again")

@@ -2,8 +2,12 @@
 
 from datetime import UTC, datetime, timedelta
 
+import pytest
+
 from tests.smtpd import Smtpd
 from tests.stack import Stack, sample
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
 def in_an_hour() -> str:
@@ -15,19 +19,19 @@ async def cancel(stack: Stack, message_id: str) -> tuple[int, dict]:
         return response.status, await response.json(content_type=None)
 
 
-async def test_a_waiting_message_can_be_called_back(stack: Stack, smtpd: Smtpd):
+async def test_a_waiting_message_can_be_called_back(stack: Stack, relay: Smtpd):
     """A scheduled message that is cancelled never arrives, and saying it twice changes nothing."""
-    _, accepted, _ = await stack.post(sample("later", send_at=in_an_hour()))
+    _, accepted, _ = await stack.post(sample("cancel-later", send_at=in_an_hour()))
     status, message = await cancel(stack, accepted["id"])
     assert (200, "cancelled", True) == (status, message["state"], message["finished"])
     assert ["cancelled"] == [recipient["state"] for recipient in message["recipients"]]
     assert 200 == (await cancel(stack, accepted["id"]))[0]
-    assert [] == smtpd.mails
+    assert [] == relay.mails
 
 
 async def test_what_was_sent_cannot_be_called_back(stack: Stack):
     """Once a message is sent, the honest answer is that it is too late."""
-    _, accepted, _ = await stack.post(sample("now"))
+    _, accepted, _ = await stack.post(sample("cancel-now"))
     await stack.until_finished(accepted["id"])
     status, problem = await cancel(stack, accepted["id"])
     assert (409, "too_late") == (status, problem["code"])

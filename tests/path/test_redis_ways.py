@@ -1,21 +1,17 @@
 """Redis as users run it: over TLS, as a user with few rights, behind sentinels, through a failover."""
 
 import asyncio
-import os
 import signal
-import sys
 import time
 from pathlib import Path
 
 import pytest
-from redis.crc import key_slot
 
-from postroom.ledger.keys import place_of
-from tests.faults.mail import LONG, SECONDS, Receiver, assert_delivered, scaled
-from tests.path.test_operator import OPERATOR, postroom
-from tests.redises import Cluster, Servers, ask, has_tls, primary_of
+from tests.desk import OPERATOR, postroom
+from tests.faults.mail import LONG, SECONDS, Receiver, assert_delivered
+from tests.redises import Servers, ask, has_tls, primary_of
 from tests.smtpd import Smtpd
-from tests.stack import QUICK, ROOT, Stack, agent_toml, channel, sample
+from tests.stack import QUICK, Stack, sample
 
 pytestmark = pytest.mark.timeout(SECONDS)
 # As docs/operating.md says it: the rights that are enough.
@@ -122,73 +118,3 @@ async def test_a_sentinel_failover_under_load_loses_nothing_that_was_acknowledge
         print("accepted, refused, seconds until failover:", strike, *figures)  # noqa: T201
         assert refused > 0
         assert b"role:master" in ask(primary_of(sentinels[0]), "INFO", "replication")
-
-
-async def test_a_cluster_loses_nothing_through_a_slot_move_and_a_failover(folder: Path, servers: Servers):
-    """Three primaries, three replicas, arq's queue beside it: a partition is moved under load; then, in a long run, its primary is killed."""
-    begin, kill, total = scaled((40, None, 120), (200, 600, 900))
-    cluster, beside = Cluster(servers), servers.start()
-    names = [f"team-{n}" for n in range(12)]
-    slot = key_slot(place_of("orders").agenda.encode())
-    async with Receiver() as receiver:
-        agents = {name: agent_toml(name, channel(name, receiver.port)) for name in names}
-        more = f'{OPERATOR}[redis]\nmin_replicas_ack = 1\narq_url = "redis://127.0.0.1:{beside.port}/0"'
-        async with Stack(folder, receiver.port, worker=QUICK, agents=agents, more=more) as stack:
-            stack.redis_url = cluster.url
-            await asyncio.gather(stack.start_api(), stack.start_workers("one", "two"))
-            accepted: list[str] = []
-            refused = {"moving": 0, "failing": 0, "": 0}
-            stage, move, struck_at, returned, n = "", None, 0.0, False, 0
-            source = cluster.primary_of(slot)
-            target = next(node for node in cluster.nodes[:3] if node is not source)
-            while len(accepted) < total or stage or (kill and not struck_at):
-                n += 1
-                status, body, _ = await stack.post(
-                    sample(f"m-{n}", agent="orders" if n % 2 else names[n % len(names)])
-                )
-                if status in (200, 202):
-                    accepted.append(body["id"])
-                else:
-                    assert body["code"] in ("unavailable", "acceptance_unconfirmed"), body
-                    refused[stage] += 1
-                if len(accepted) >= begin and move is None:
-                    stage, move = (
-                        "moving",
-                        asyncio.create_task(asyncio.to_thread(cluster.move, slot, target, 0.005)),
-                    )
-                if stage == "moving" and move.done():
-                    assert move.result() > begin
-                    assert target is cluster.primary_of(slot)
-                    stage = ""
-                if kill and len(accepted) >= kill and not stage and not struck_at:
-                    stage, struck_at = "failing", time.monotonic()
-                    target.signal(signal.SIGKILL)
-                if stage == "failing":
-                    assert time.monotonic() - struck_at < 40
-                    await asyncio.sleep(0.02)
-                    alive = [node for node in cluster.nodes if node is not target]
-                    # Without a replica the new primary answers 503, as it must; the old one comes back as one.
-                    if not returned and cluster.primary_of(slot, alive) in alive:
-                        target.start()
-                        returned = True
-                    if returned and status == 202 and n % 2:
-                        stage = ""
-            messages = await assert_delivered(stack, receiver, accepted, 40)
-            print("accepted, refused:", len(messages), refused)  # noqa: T201
-            assert not kill or refused["failing"] > 0
-            assert "Everything that was accepted is accounted for." in await check_ledger(stack, cluster.url)
-            assert "No mail is waiting." in await postroom(stack, "queue")
-            assert "Nothing has failed" in await postroom(stack, "failed", "list")
-            assert "14 agents, 0 not working; 0 wait" in await postroom(stack, "top", "--once")
-
-
-async def check_ledger(stack, url):
-    """Run `postroom ledger check`, which looks straight at the cluster."""
-    environ = {**os.environ, "POSTROOM_CONFIG": str(stack.config), "POSTROOM_REDIS_URL": url}
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "postroom", "ledger", "check", cwd=ROOT, env=environ,
-        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
-    )  # fmt: skip
-    printed = (await process.communicate())[0].decode()
-    assert 0 == process.returncode, printed
-    return printed

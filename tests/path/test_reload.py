@@ -134,9 +134,9 @@ async def test_callers_and_tokens_hold_for_the_next_request(folder: Path):
         assert [] == stack.mishaps()
 
 
-async def test_a_broken_file_changes_nothing_and_says_so_once(stack: Stack):
+async def test_a_broken_file_changes_nothing_and_says_so_once(own_stack: Stack):
     """Both processes go on by what they had, count the refusal, and name the place; both tell what they run by."""
-    text = stack.config.read_text()
+    stack, text = own_stack, own_stack.config.read_text()
     ports = {"api": stack.metrics_port, "worker": stack.worker_metrics["worker"]}
     (started,) = [line for line in stack.logs("api") if line["event"] == "service.started"]
     stack.config.write_text(text.replace("[agents.orders]", "[agents.orders]\nratte = 1"))

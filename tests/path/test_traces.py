@@ -11,8 +11,8 @@ from aiohttp import web
 
 from postroom.errors import ConfigError
 from postroom.settings import read_settings
+from tests.desk import OPERATOR, postroom
 from tests.faults.mail import until
-from tests.path.test_operator import OPERATOR, postroom
 from tests.smtpd import Smtpd
 from tests.stack import ROOT, TOKEN, Stack, free_port, sample
 

@@ -15,6 +15,7 @@ import pytest
 
 from postroom import __version__
 from tests.faults.mail import Receiver, assert_delivered
+from tests.nursery import Process
 from tests.stack import ROOT, Stack, sample
 
 OLD = os.environ.get("POSTROOM_OLD", "")
@@ -44,10 +45,11 @@ def old(folder: Path) -> Path:
 class Mixed(Stack):
     """A stack of which one package is the older version's."""
 
+    new_interpreters = True
     older: str
     place: Path
 
-    def _start(self, name: str, package: str, *rest: Any) -> subprocess.Popen[bytes]:
+    def _start(self, name: str, package: str, *rest: Any) -> Process:
         if package != self.older:
             return super()._start(name, package, *rest)
         before = os.environ.get("PYTHONPATH")
@@ -69,7 +71,7 @@ async def test_an_old_one_works_with_a_new_one(folder: Path, old: Path, older: s
         stack.older, stack.place = older, old
         async with stack:
             stack.config.write_text(
-                stack.config.read_text().replace(str(ROOT / "templates"), str(old / "templates"))
+                stack.config.read_text().replace(str(folder / "templates"), str(old / "templates"))
             )
             await asyncio.gather(stack.start_api(), stack.start_worker())
             ids = [await stack.accept(sample(f"m-{n}")) for n in range(100)]

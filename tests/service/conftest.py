@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from tests.ledger.harness import Ledger
+from tests.nursery import NURSERY
 from tests.redisd import RedisServer
 from tests.stack import CONFIG, OTHER_TOKEN, QUICK, ROOT, TOKEN, agent_toml, channel, free_port
 
@@ -139,11 +140,10 @@ class Api:
     def command(self, *words: str) -> str:
         """Run `postroom` with the same configuration; return what it printed."""
         environ = {**os.environ, "POSTROOM_CONFIG": str(self.config), "POSTROOM_REDIS_URL": self.redis.url}
-        arguments = [sys.executable, "-m", "postroom", *words]
-        run = subprocess.run(
-            arguments, env=environ, cwd=ROOT, capture_output=True, text=True, timeout=20, check=True
-        )
-        return run.stdout
+        ran = NURSERY.run("postroom", *words, environ=environ)
+        if ran.code:
+            raise subprocess.CalledProcessError(ran.code, words, ran.out, ran.err)
+        return ran.out
 
     def exchange(self, raw: bytes) -> bytes:
         """Send bytes and return everything that comes back within a moment."""

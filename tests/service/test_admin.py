@@ -4,8 +4,6 @@ import http.client
 import json
 import re
 import socket
-import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -20,8 +18,9 @@ import pytest
 
 from postroom.dev.merged import serve_merged
 from postroom.ledger.operating import Act, Filter
+from tests.nursery import NURSERY
 from tests.service.conftest import ADMIN_TOKEN, Api, in_ledger
-from tests.stack import ROOT, TOKEN, free_port, sample
+from tests.stack import TOKEN, free_port, sample
 
 UNKNOWN = "orders-01ARZ3NDEKTSV4RRFFQ69G5FAV"
 ROUTES = [
@@ -522,11 +521,7 @@ def run_cli(api, *words, token=ADMIN_TOKEN):
         "POSTROOM_ADMIN_URL": f"http://127.0.0.1:{api.metrics_port}",
         "POSTROOM_ADMIN_TOKEN": token,
     }
-    command = [sys.executable, "-m", "postroom", *words]
-    run = subprocess.run(
-        command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=50, check=False
-    )
-    return run.returncode, run.stdout, run.stderr
+    return NURSERY.run("postroom", *words, environ=environ, seconds=50)
 
 
 def test_another_port_is_told_for_what_it_is(api):

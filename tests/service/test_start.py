@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.nursery import NURSERY
 from tests.redisd import RedisServer
 from tests.stack import ROOT, free_port
 
@@ -83,11 +84,10 @@ def environ(folder: Path, redis: str, **more: str) -> dict[str, str]:
     }
 
 
-def run(env: dict[str, str], *command: str) -> tuple[int, str]:
-    """Run a command to its end; return its status and all it said."""
-    words = command or (sys.executable, "-m", "service")
-    done = subprocess.run(words, env=env, cwd=ROOT, capture_output=True, text=True, timeout=30, check=False)
-    return done.returncode, done.stdout + done.stderr
+def run(env: dict[str, str], *words: str) -> tuple[int, str]:
+    """Run a package to its end; return its status and all it said."""
+    ran = NURSERY.run(*(words or ("service",)), environ=env)
+    return ran.code, ran.out + ran.err
 
 
 @pytest.fixture
@@ -101,7 +101,7 @@ def good(folder: Path) -> Path:
 def test_every_fault_is_told_and_nothing_starts(folder, module):
     """Both processes end with 1 and name every fault with its place, and no secret."""
     (folder / "postroom.toml").write_text(BAD)
-    status, said = run(environ(folder, "unix:///nowhere"), sys.executable, "-m", module)
+    status, said = run(environ(folder, "unix:///nowhere"), module)
     assert 1 == status
     for place in BAD_PLACES:
         assert place in said, said
@@ -249,12 +249,12 @@ def test_without_redis_it_starts_and_waits(good):
 def test_check_tells_faults_and_warnings(good):
     """`postroom check` ends with 0 and its warnings, or with 1 and every fault."""
     env = environ(good, "unix:///nowhere")
-    status, said = run(env, sys.executable, "-m", "postroom", "check")
+    status, said = run(env, "postroom", "check")
     assert 0 == status, said
     assert "warning: /agents/orders/bounce_address: is not set: ZeptoMail would use an address" in said
     assert "1 agent(s) with 2 channel(s)" in said
     (good / "postroom.toml").write_text(BAD)
-    status, said = run(env, sys.executable, "-m", "postroom", "check")
+    status, said = run(env, "postroom", "check")
     assert 1 == status
     assert all(place in said for place in BAD_PLACES)
     assert SECRET not in said

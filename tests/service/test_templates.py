@@ -1,12 +1,11 @@
 """Templates over the API: who may publish, what is refused and how it is told, and what is shown."""
 
 import os
-import subprocess
-import sys
 
 import pytest
 
-from tests.stack import OTHER_TOKEN, ROOT, TOKEN, sample
+from tests.nursery import NURSERY
+from tests.stack import OTHER_TOKEN, TOKEN, sample
 
 WRITER = "pr_test_writer"
 MANIFEST = (
@@ -145,11 +144,7 @@ def test_the_contract_has_the_variables(api):
 
 def templates_command(*words, token=WRITER):
     environ = {**os.environ, "POSTROOM_TOKEN": token}
-    command = [sys.executable, "-m", "postroom", "templates", *map(str, words)]
-    done = subprocess.run(
-        command, env=environ, cwd=ROOT, capture_output=True, text=True, timeout=30, check=False
-    )
-    return done.returncode, done.stdout, done.stderr
+    return NURSERY.run("postroom", "templates", *map(str, words), environ=environ)
 
 
 @pytest.mark.timeout(150)

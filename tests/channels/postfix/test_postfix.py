@@ -163,7 +163,7 @@ async def test_each_recipient_has_its_own_answer(postfix: Postfix, relay, tls: s
 async def test_the_judge_is_strict(relay):
     """A bare newline, of which ours have none, would be refused: the verdict on the others means something."""
     channel = relay("implicit")
-    channel.compose = lambda *_: Composed(b"Subject: x\n\nbare\n", eight_bit=False, smtputf8=False)
+    channel.compose = lambda *_: Composed(b"Subject: x\n\nbare\r\n", eight_bit=False, smtputf8=False)
     ended = await attempt(channel, order_for(generate(1, random.Random(1))), Mark())
 
     assert not isinstance(ended, ChannelFault)
