@@ -167,7 +167,7 @@ async def test_case_22_mixed_answers_to_rcpt(folder: Path):
         assert ["sent", "queued", "failed"] == [recipient["state"] for recipient in message["recipients"]]
         later, nobody = (message["recipients"][index]["reason"] for index in (1, 2))
         assert (450, "4.2.1") == (later["reply_code"], later["enhanced_code"])
-        assert ("refused", "recipient", 550, "5.1.1") == tuple(nobody.values())
+        assert ("refused", "recipient", 550, "5.1.1", None) == tuple(nobody.values())
         message = await stack.until_finished(message_id)
         assert ["sent", "sent", "failed"] == [recipient["state"] for recipient in message["recipients"]]
         assert ("partly_sent", ["deferred", "sent"]) == (
