@@ -11,10 +11,10 @@ from tests.stack import Stack, agent_toml, channel, sample
 
 pytestmark = pytest.mark.timeout(1800 if LONG else 60)
 AGENTS, MESSAGES = scaled((40, 400), (1000, 100_000))
-WARM = scaled(6, 45)  # messages an agent, until both workers have met it with every priority
 PRIORITIES = ("high", "normal", "bulk")
 EACH = 20  # series an agent may have: those of the queues, and all others of an API and two workers
-BASE = 600  # series of these three processes without any agent
+OF_A_CALLER, OF_A_WORKER = 3, 7  # series of an agent with one caller and one channel, whatever it sends
+BASE = 400  # series of these three processes without any agent
 QUEUES = re.compile(
     r"postroom_(queue|oldest|messages_unaccounted|agent_|channel_stopped|exporter|redis_(memory|durable))"
 )
@@ -40,37 +40,37 @@ async def test_series_are_bounded_by_agents_and_flat_in_messages(folder: Path):
             name: agent_toml(name, channel(name, receiver.port), options='owner = "team"') for name in names
         }
         async with Stack(folder, receiver.port, worker="", agents=agents) as stack:
+
+            async def send(word: str, count: int) -> None:
+                wanted = (
+                    sample(f"{word}-{n}", agent=names[n % AGENTS], priority=PRIORITIES[n // AGENTS % 3])
+                    for n in range(count)
+                )
+                await stack.until_all_finished(await stack.accept_many(wanted, callers=50), 900)
+
             await stack.start_api()
             first = [sample(f"first-{n}-{p}", agent=n, priority=p) for n in names for p in PRIORITIES]
             waiting = await stack.accept_many(first, callers=50)
             full, _ = await series(stack)
-            await stack.start_workers("one", "two")
+            # One worker, so that it has met every agent with every priority from here on.
+            await stack.start_worker("one")
             await stack.until_all_finished(waiting, 600)
-            # Both workers have met every agent, with every priority, before it is counted.
-            warm = [
-                sample(f"warm-{n}-{k}", agent=n, priority=PRIORITIES[k % 3])
-                for k in range(WARM)
-                for n in names
-            ]
-            await stack.until_all_finished(await stack.accept_many(warm, callers=50), 600)
             before = await series(stack)
-            rest = MESSAGES - len(first) - len(warm)
-            more = (
-                sample(f"m-{n}", agent=names[n % AGENTS], priority=PRIORITIES[n % 3])
-                for n in range(max(rest, 100))
-            )
-            ids = await stack.accept_many(more, callers=50)
-            await stack.until_all_finished(ids, 900)
+            await send("more", MESSAGES // 2)
             after = await series(stack)
-            sent = len(first) + len(warm)
+            await stack.start_worker("two")
+            await send("still-more", MESSAGES // 2 - len(first))
+            both = await series(stack)
             print("agents, shared series:", AGENTS, full)  # noqa: T201
-            print("other series by messages:", {sent: before[1], sent + len(ids): after[1]})  # noqa: T201
-            assert full < EACH * AGENTS
-            assert full >= 11 * AGENTS  # three gauges of three priorities, whose it is, and the balance
+            others = (before[1], after[1], both[1])
+            print("others, before and after half of the messages, then of two workers:", *others)  # noqa: T201
+            # Three gauges of three priorities, whose it is, and the balance.
+            assert 11 * AGENTS <= full < EACH * AGENTS
             assert after[0] <= full
-            # A worker may meet an agent, or a priority of it, for the first time; no message makes a series.
-            assert after[1] <= before[1] * 1.05 + 20
-            assert after[1] < EACH * AGENTS + BASE
+            assert after[1] == before[1]  # no message makes a series
+            assert after[1] <= (OF_A_CALLER + OF_A_WORKER) * AGENTS + BASE
+            assert both[1] <= (OF_A_CALLER + 2 * OF_A_WORKER) * AGENTS + BASE
+            assert OF_A_CALLER + 2 * OF_A_WORKER < EACH
 
 
 async def test_scrapes_go_on_while_it_is_busy(folder: Path):
