@@ -52,7 +52,7 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
         return _problem_of(error, request)
     except Exception:
         log.exception("inbox.failed", extra={"path": request.path})
-        return ProblemError(500, "internal", "The inbox failed; its log says why").response()
+        return ProblemError(500, "internal", "It failed; the log says why").response()
 
 
 def _problem_of(error: web.HTTPException, request: web.Request) -> web.Response:
@@ -70,7 +70,7 @@ def known_hosts(names: Iterable[str]) -> Middleware:
     @web.middleware
     async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
         if _host(request.headers.get("Host", "")) not in known:
-            raise ProblemError(403, "host_refused", "The inbox answers only to its own host names")
+            raise ProblemError(403, "host_refused", "Only its own host names are answered to")
         return await handler(request)
 
     return check

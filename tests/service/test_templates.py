@@ -149,7 +149,7 @@ def templates_command(*words, token=WRITER):
 
 @pytest.mark.timeout(150)
 def test_the_owners_commands(api, tmp_path):
-    """`check` tells file and line and fails; `push` publishes what is not current, once, and says so."""
+    """`check` tells file and line and fails; `push` publishes what is not current, once; `diff` tells what that would be."""
     folder = tmp_path / "pushed"
     folder.mkdir()
     (tmp_path / "_shared").mkdir()
@@ -170,6 +170,12 @@ def test_the_owners_commands(api, tmp_path):
     assert (0, f"pushed {version} is current now\n") == (status, said)
     assert (0, f"pushed {version} is current already\n") == templates_command("push", tmp_path, url)[:2]
 
+    assert (0, "no template differs\n") == templates_command("diff", url, tmp_path, "pushed", token=TOKEN)[:2]
+
     (folder / "body.txt").write_text("changed")
+    status, said, _ = templates_command("diff", url, tmp_path, "pushed", token=TOKEN)
+    assert (1, "1 of 1 templates differ") == (status, said.splitlines()[-1])
+    assert ["-Hello bye", "+changed"] == [line.strip() for line in said.splitlines() if line.startswith("      ") and line.strip()[0] in "-+"]  # fmt: skip
+    assert 2 == templates_command("diff", url, tmp_path, token="nobody")[0]
     status, _, said = templates_command("push", tmp_path, url, token=TOKEN)
     assert (1, True) == (status, "scope_missing" in said)
