@@ -139,7 +139,7 @@ class Checked:
         if submitter is None or submitter.address.lower() == self.sender.address.lower():
             return None
         if not carries_sender(agent):
-            self._say("/sender", "the agent's first channel cannot carry a Sender: only SMTP can")
+            self._say("/sender", "no channel of this agent can carry a Sender: only SMTP can")
         return submitter
 
     def _template(self, request: MessageRequest, templates: Shelf) -> Template | None:

@@ -125,7 +125,7 @@ def _sender_faults(at: str, agent: Agent) -> Iterator[Fault]:
         if box is not None:
             yield from _mailbox_faults(f"{at}/{field}", box, agent)
     if agent.submitter is not None and not carries_sender(agent):
-        yield Fault(f"{at}/sender", "the first channel cannot carry a Sender: only SMTP can")
+        yield Fault(f"{at}/sender", "no channel of the agent can carry a Sender: only SMTP can")
     for index, domain in enumerate(agent.domains):
         if fault := _address_fault(f"{at}/domains/{index}", f"a@{domain}"):
             yield Fault(fault.pointer, "is not a domain")
@@ -234,11 +234,8 @@ def names_provider_files(channel: ChannelConfig) -> bool:
 
 
 def carries_sender(agent: Agent) -> bool:
-    """True where the agent's mail goes over SMTP: the providers' APIs have no place for a Sender.
-
-    What goes over an API while the first channel stands still waits for that, if it has one.
-    """
-    return isinstance(agent.channels[0], SmtpChannel)
+    """True where some channel of the agent is SMTP: the providers' APIs have no place for a Sender."""
+    return any(isinstance(channel, SmtpChannel) for channel in agent.channels)
 
 
 def allowed_domains(agent: Agent) -> frozenset[str]:

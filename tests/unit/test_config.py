@@ -165,7 +165,7 @@ SECRET = {"username": '"user"', "password": '{ env = "PASSWORD" }'}
             ("/agents/orders/sender/name", "must not look like an address"),
         ]),
         (zepto('sender = { address = "x@shop.example" }'), [
-            ("/agents/orders/sender", "the first channel cannot carry a Sender: only SMTP can"),
+            ("/agents/orders/sender", "no channel of the agent can carry a Sender: only SMTP can"),
         ]),
         # channels
         (smtp(kind=None), [("/agents/orders/channels/0", re.compile(".*kind.*"))]),
