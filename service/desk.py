@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from arq.connections import ArqRedis
 from structlog.typing import FilteringBoundLogger
 
 from postroom import rounds
@@ -72,7 +71,7 @@ class Desk:
         self.notes = Notes(Journal(self.client), log)
         self.watch = Watch(self.client)
         self.shelf = Shelf(templates, self.client, log)
-        self._arq: ArqRedis = rounds.rounds_pool(config.redis.arq_url or url)
+        self._arq: rounds.RoundsPool = rounds.rounds_pool(config.redis.arq_url or url)
         self._digests: Digests | None = None
         self._refusal: RefusedError | None = unavailable()
         self._ringing: set[asyncio.Task[bool]] = set()

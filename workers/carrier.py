@@ -5,8 +5,6 @@ import time
 from collections.abc import Coroutine, Iterable
 from typing import Any
 
-from arq.connections import ArqRedis
-
 from postroom import rounds
 from postroom.config.change import Change
 from postroom.config.structs import Config
@@ -41,7 +39,7 @@ class Carrier:
         reading: Reading,
         attempt: Attempt,
         bell: Bell,
-        arq: ArqRedis,
+        arq: rounds.RoundsPool,
         notes: Notes,
         account: Account,
     ) -> None:

@@ -5,7 +5,6 @@ import os
 import socket
 import time
 
-from arq.connections import ArqRedis
 from redis.asyncio import Redis
 from redis.exceptions import OutOfMemoryError, RedisError
 
@@ -62,7 +61,7 @@ class Sweep:
         carrier: Carrier,
         delivery: Delivery,
         client: Redis,
-        arq: ArqRedis,
+        arq: rounds.RoundsPool,
         every: float,
         heart: Heart,
     ) -> None:

@@ -5,7 +5,6 @@ import signal
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 
-from arq.connections import ArqRedis
 from prometheus_client import CollectorRegistry
 from redis.asyncio import Redis
 from structlog.typing import FilteringBoundLogger
@@ -89,7 +88,7 @@ class WorkerProcess:
             await exporter.give_up()
         self._log.info("service.stopped")
 
-    def _build_carrier(self, client: Redis, arq: ArqRedis, account: Account) -> tuple[Carrier, Bell]:
+    def _build_carrier(self, client: Redis, arq: rounds.RoundsPool, account: Account) -> tuple[Carrier, Bell]:
         config, metrics = self._config, account.metrics
         pipe = open_pipe(
             config.redis.url,
@@ -117,7 +116,9 @@ class WorkerProcess:
         )
         return carrier, bell
 
-    async def _serve(self, carrier: Carrier, bell: Bell, heart: Heart, client: Redis, arq: ArqRedis) -> None:
+    async def _serve(
+        self, carrier: Carrier, bell: Bell, heart: Heart, client: Redis, arq: rounds.RoundsPool
+    ) -> None:
         sweep = Sweep(carrier, carrier.delivery, client, arq, seconds(self._config.worker.sweep), heart)
         background = [
             self._begin("publish", lambda: publish(self._templates, client, carrier.notes)),
@@ -155,7 +156,7 @@ class WorkerProcess:
     def _begin(self, name: str, work: Callable[[], Awaitable[None]]) -> asyncio.Task[None]:
         return asyncio.create_task(supervise(name, work, self._log))
 
-    async def _keep_fetching(self, carrier: Carrier, arq: ArqRedis) -> None:
+    async def _keep_fetching(self, carrier: Carrier, arq: rounds.RoundsPool) -> None:
         """Fetch rounds with an arq worker, and with another one whenever it gives up."""
         failures = 0
         job_seconds = carrier.round_seconds + DRAIN_SECONDS + 60
