@@ -27,8 +27,11 @@ from redis.exceptions import RedisError
 from postroom.ledger.clients import connection_options, end_tasks
 from postroom.ledger.connection import told_when_lost
 from postroom.ledger.redis_url import open_pool
+from postroom.log import get_logger
+from postroom.supervise import supervise
 
 QUEUE = "pr:rounds"
+RUNG = "pr:bell:@rounds"  # where a ring is heard before the next poll; no agent is called so
 JOB = "deliver"
 # arq compares scores with local clocks; a score long past is due whatever a worker's clock says. The one of a
 # started round is moved ahead, so that running rounds do not hide the ones behind them, but not for ever: the
@@ -38,6 +41,9 @@ EXPIRES_SECONDS = 60
 MOST_WAITING = 10_000  # rounds nobody fetches: with no worker alive, ringing on would only fill Redis
 SOCKET_SECONDS = 5.0
 HEALTH_SECONDS = 15
+MOST_READ = 32  # few, so that rounds spread over workers
+LISTEN_SECONDS = 4.0  # less than the socket's time
+LISTEN_AGAIN_SECONDS = 1.0
 
 Deliver = Callable[[str], Awaitable[None]]
 
@@ -81,6 +87,7 @@ async def ring(pool: RoundsPool, agent: str) -> bool:
         async with pool.pipeline(transaction=True) as pipe:
             pipe.psetex(job_key_prefix + job_id, EXPIRES_SECONDS * 1000, job)
             pipe.zadd(QUEUE, {job_id: LONG_PAST_MS})
+            pipe.publish(RUNG, b"")
             pipe.zcard(QUEUE)
             *_, pool.waiting = await pipe.execute()
     except (RedisError, OSError):
@@ -115,7 +122,7 @@ class _Fetcher(Worker):
     async def _begin(self, job_id: str, score: int) -> None:
         await self.sem.acquire()
         self.job_counter += 1
-        task = self.tasks[job_id] = self.loop.create_task(self.run_job(job_id, score))
+        task = self.tasks[job_id] = asyncio.create_task(self.run_job(job_id, score))
         task.add_done_callback(self._ended)
 
     def _ended(self, _task: object) -> None:
@@ -138,7 +145,7 @@ class RoundsWorker:
             handle_signals=False,
             # At the limit arq does not even poll; how much is done at once is bounded by `worker.max_lanes`.
             max_jobs=10_000,
-            queue_read_limit=32,
+            queue_read_limit=MOST_READ,
             poll_delay=0.02,
             keep_result=0,
             max_tries=1_000_000,
@@ -151,7 +158,28 @@ class RoundsWorker:
 
     async def run(self) -> None:
         """Fetch rounds until cancelled or until arq gives up, with whatever exception it has."""
-        await self._worker.async_run()
+        listening = asyncio.create_task(supervise("listen", self._listen, get_logger()))
+        try:
+            await self._worker.async_run()
+        finally:
+            await end_tasks(listening)
+
+    async def _listen(self) -> None:
+        """Look for rounds as soon as somebody rings. It only makes things quick: arq polls all the same."""
+        while True:
+            try:
+                async with self._pool.pubsub(ignore_subscribe_messages=True) as pubsub:
+                    await pubsub.subscribe(RUNG)
+                    while True:
+                        if await pubsub.get_message(timeout=LISTEN_SECONDS) is not None:
+                            await self._look()
+            except (RedisError, OSError):
+                await asyncio.sleep(LISTEN_AGAIN_SECONDS)
+
+    async def _look(self) -> None:
+        if self._worker.allow_pick_jobs:
+            due = await self._pool.zrangebyscore(QUEUE, "-inf", timestamp_ms(), start=0, num=MOST_READ)
+            await self._worker.start_jobs(due)
 
     async def stop(self, grace: float) -> None:
         """Fetch no more, wait for running rounds to end (`grace` in seconds), close."""
