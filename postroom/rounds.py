@@ -41,7 +41,6 @@ EXPIRES_SECONDS = 60
 MOST_WAITING = 10_000  # rounds nobody fetches: with no worker alive, ringing on would only fill Redis
 SOCKET_SECONDS = 5.0
 HEALTH_SECONDS = 15
-MOST_READ = 32  # few, so that rounds spread over workers
 LISTEN_SECONDS = 4.0  # less than the socket's time
 LISTEN_AGAIN_SECONDS = 1.0
 
@@ -87,7 +86,7 @@ async def ring(pool: RoundsPool, agent: str) -> bool:
         async with pool.pipeline(transaction=True) as pipe:
             pipe.psetex(job_key_prefix + job_id, EXPIRES_SECONDS * 1000, job)
             pipe.zadd(QUEUE, {job_id: LONG_PAST_MS})
-            pipe.publish(RUNG, b"")
+            pipe.publish(RUNG, job_id)
             pipe.zcard(QUEUE)
             *_, pool.waiting = await pipe.execute()
     except (RedisError, OSError):
@@ -145,7 +144,7 @@ class RoundsWorker:
             handle_signals=False,
             # At the limit arq does not even poll; how much is done at once is bounded by `worker.max_lanes`.
             max_jobs=10_000,
-            queue_read_limit=MOST_READ,
+            queue_read_limit=32,
             poll_delay=0.02,
             keep_result=0,
             max_tries=1_000_000,
@@ -165,21 +164,17 @@ class RoundsWorker:
             await end_tasks(listening)
 
     async def _listen(self) -> None:
-        """Look for rounds as soon as somebody rings. It only makes things quick: arq polls all the same."""
+        """Take a round as soon as it is rung for. It only makes things quick: arq polls all the same."""
         while True:
             try:
                 async with self._pool.pubsub(ignore_subscribe_messages=True) as pubsub:
                     await pubsub.subscribe(RUNG)
                     while True:
-                        if await pubsub.get_message(timeout=LISTEN_SECONDS) is not None:
-                            await self._look()
+                        rung = await pubsub.get_message(timeout=LISTEN_SECONDS)
+                        if rung is not None and self._worker.allow_pick_jobs:
+                            await self._worker.start_jobs([rung["data"]])
             except (RedisError, OSError):
                 await asyncio.sleep(LISTEN_AGAIN_SECONDS)
-
-    async def _look(self) -> None:
-        if self._worker.allow_pick_jobs:
-            due = await self._pool.zrangebyscore(QUEUE, "-inf", timestamp_ms(), start=0, num=MOST_READ)
-            await self._worker.start_jobs(due)
 
     async def stop(self, grace: float) -> None:
         """Fetch no more, wait for running rounds to end (`grace` in seconds), close."""
