@@ -1,14 +1,16 @@
-"""The last log line of a message that no attempt ended; `workers.account` writes those of attempts."""
+"""The end of a message that no attempt ended, in numbers and in the log; `workers.account` tells those of attempts."""
 
 from structlog.typing import FilteringBoundLogger
 
 from postroom.ledger.ends import Ended
 from postroom.ledger.keys import agent_of
 from postroom.log_events import QUIET_ENDS
+from postroom.metrics import CarrierMetrics, EdgeMetrics
 from postroom.origin import trace_id_of
 
 
-def tell_end(
+def account_end(
+    metrics: EdgeMetrics | CarrierMetrics,
     log: FilteringBoundLogger,
     ended: Ended,
     *,
@@ -16,7 +18,9 @@ def tell_end(
     ended_by_request: str | None = None,
     operator: bool | None = None,
 ) -> None:
-    """Write the line, as wide as any other: the whole age was waiting."""
+    """Count it, and write its last line, as wide as any other: the whole age was waiting."""
+    agent = agent_of(ended.id)
+    metrics.finished.labels(agent, ended.priority, ended.state).inc()
     tell = log.info if ended.state in QUIET_ENDS or ended.how == "settled" else log.warning
     event = "message.resolved" if ended.how == "settled" else f"message.{ended.state}"
     tell(
@@ -26,7 +30,7 @@ def tell_end(
         request_id=ended.request_id or None,
         trace_id=trace_id_of(ended.request_id, ended.traceparent) or None,
         caller=ended.caller,
-        agent=agent_of(ended.id),
+        agent=agent,
         channel=ended.channel or None,
         template=ended.template or None,
         priority=ended.priority,

@@ -103,13 +103,15 @@ class _Fetcher(Worker):
 
     async def start_jobs(self, job_ids: list[bytes]) -> None:
         """Take what nobody has taken, as arq does: by a key for each that says it is in progress."""
+        if not job_ids:
+            return
         keys = [in_progress_key_prefix + job_id.decode() for job_id in job_ids]
         until = int(self.in_progress_timeout_s * 1000)
         async with self.pool.pipeline(transaction=False) as pipe:
             for key, job_id in zip(keys, job_ids, strict=True):
                 pipe.set(key, b"1", nx=True, px=until)
                 pipe.zscore(QUEUE, job_id)
-            replies = await pipe.execute() if keys else []
+            replies = await pipe.execute()
         for key, job_id, taken, score in zip(keys, job_ids, replies[::2], replies[1::2], strict=True):
             if not taken:
                 continue

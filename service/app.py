@@ -25,7 +25,7 @@ from postroom.telemetry import Telemetry
 from postroom.templates import TemplateSet
 from postroom.tracing import open_tracing
 from service.admin import admin_routes
-from service.arrival import Arrival
+from service.arrival import arrival_of
 from service.auth import Authenticator
 from service.canary import CanarySender
 from service.desk import Desk
@@ -115,7 +115,7 @@ def build_app(settings: Settings, live: LiveConfig, templates: TemplateSet) -> E
 
 
 def _answer_refusal(request: AnyRequest, refused: RefusedError) -> Response[bytes]:
-    arrival: Arrival = request.scope["state"]["arrival"]
+    arrival = arrival_of(request.scope)
     arrival.code = refused.code
     status, headers, body = problem_of(refused, arrival.origin.request_id)
     media_type = headers.pop("content-type")
@@ -125,7 +125,7 @@ def _answer_refusal(request: AnyRequest, refused: RefusedError) -> Response[byte
 def _answer_crash(request: AnyRequest, error: Exception) -> Response[bytes]:
     """Tell of a defect in a route in the log, and the caller only that it was one."""
     get_logger().error(
-        "request.crashed", request_id=request.scope["state"]["arrival"].origin.request_id, exc_info=error
+        "request.crashed", request_id=arrival_of(request.scope).origin.request_id, exc_info=error
     )
     refused = RefusedError(Code.INTERNAL, "An unexpected error happened; it has been logged.")
     return _answer_refusal(request, refused)

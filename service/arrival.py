@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from msgspec import Struct
@@ -50,6 +50,12 @@ class Reply(Struct, frozen=True):
 
 
 Straight = Callable[[Arrival], Awaitable[Reply]]
+
+
+def arrival_of(scope: Mapping[str, Any]) -> Arrival:
+    """Return the request that a route behind the router serves; the edge has left it in the scope."""
+    arrival: Arrival = scope["state"]["arrival"]
+    return arrival
 
 
 def take_in(scope: Scope, started: float) -> Arrival:

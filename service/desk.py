@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 from structlog.typing import FilteringBoundLogger
 
@@ -10,7 +11,7 @@ from postroom import rounds
 from postroom.config.change import Change
 from postroom.config.structs import Config
 from postroom.config.units import milliseconds
-from postroom.ending import tell_end
+from postroom.ending import account_end
 from postroom.errors import Code, RefusedError
 from postroom.heart import Heart
 from postroom.ledger.accept import Acceptance, Offer
@@ -145,8 +146,7 @@ class Desk:
         if accepted.created.braked:
             self._account_braked(offer, first=accepted.created.storm_began)
         for ended in accepted.created.superseded:
-            self._count_end(ended)
-            tell_end(self._log, ended, superseded_by=offer.id, ended_by_request=origin.request_id)
+            self._account_end(ended, superseded_by=offer.id, ended_by_request=origin.request_id)
 
     def _account_replay(self, record: Record | None, origin: Origin) -> None:
         assert record is not None
@@ -173,8 +173,8 @@ class Desk:
                 message_id=offer.id,
             )
 
-    def _count_end(self, ended: Ended) -> None:
-        self.metrics.finished.labels(agent_of(ended.id), ended.priority, ended.state).inc()
+    def _account_end(self, ended: Ended, **why: Any) -> None:
+        account_end(self.metrics, self._log, ended, **why)
 
     async def lapse(self, message_id: str) -> bool:
         """End a message whose time is up, as well as Redis lets us; True where this call ended it."""
@@ -184,16 +184,14 @@ class Desk:
             return False
         if ended is None:
             return False
-        self._count_end(ended)
-        tell_end(self._log, ended)
+        self._account_end(ended)
         return True
 
     def account_cancelled(self, ended: Ended, request_id: str) -> None:
         """Count and log a message that was called back, as what it ended: an earlier attempt may have reached some."""
         if ended.state == State.CANCELLED:
             self.metrics.cancelled.labels(ended.caller, agent_of(ended.id)).inc()
-        self._count_end(ended)
-        tell_end(self._log, ended, ended_by_request=request_id)
+        self._account_end(ended, ended_by_request=request_id)
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[None]:

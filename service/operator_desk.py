@@ -10,12 +10,11 @@ from structlog.typing import FilteringBoundLogger
 from postroom.config.live import LiveConfig
 from postroom.config.structs import Config
 from postroom.config.units import milliseconds
-from postroom.ending import tell_end
+from postroom.ending import account_end
 from postroom.errors import Code, RefusedError
 from postroom.ledger.changes import Journal
 from postroom.ledger.clients import open_pipe
 from postroom.ledger.ends import Ended
-from postroom.ledger.keys import agent_of
 from postroom.ledger.operating import Operating
 from postroom.metrics import EdgeMetrics
 from service.admin_edge import Call
@@ -122,8 +121,7 @@ class OperatorDesk:
     def account(self, ended: Iterable[Ended]) -> None:
         """Count and log messages that an operator's act has ended, or settled."""
         for one in ended:
-            self._metrics.finished.labels(agent_of(one.id), one.priority, one.state).inc()
-            tell_end(self._log, one, operator=True)
+            account_end(self._metrics, self._log, one, operator=True)
 
 
 def who_of(call: Call, as_user: str) -> str:

@@ -10,7 +10,7 @@ from postroom.errors import Code, RefusedError
 from postroom.ledger.errors import LedgerUnavailableError, LedgerUnconfirmedError
 from postroom.states import State
 from service.accept import RETRY_SECONDS, unavailable
-from service.arrival import Arrival
+from service.arrival import arrival_of
 from service.auth import Identity
 from service.desk import Desk
 from service.docs import docs_page
@@ -35,19 +35,14 @@ def _refuse_query(request: AnyRequest) -> None:
         raise RefusedError(Code.BAD_REQUEST, "This path takes no query parameters.")
 
 
-def _arrival(request: AnyRequest) -> Arrival:
-    arrival: Arrival = request.scope["state"]["arrival"]
-    return arrival
-
-
 def _identity(request: AnyRequest, scope: str) -> Identity:
-    return _arrival(request).identified(scope)
+    return arrival_of(request.scope).identified(scope)
 
 
 @post("/v1/messages", status_code=202)
 async def send_message(request: AnyRequest) -> Response[bytes]:
     """Accept a message (`service.send`). The edge serves this path itself; here come its other spellings."""
-    reply = await request.app.state.send_message(_arrival(request))
+    reply = await request.app.state.send_message(arrival_of(request.scope))
     headers = {name.decode(): value.decode() for name, value in reply.headers}
     return Response(reply.body, status_code=reply.status, media_type=JSON, headers=headers)
 
@@ -64,7 +59,7 @@ async def upload_file(request: AnyRequest) -> Response[bytes]:
     kinds = request.headers.getall("content-type", [])
     kind = kinds[0].strip() if len(kinds) == 1 else ""
     lifetime = lifetimes[0] if lifetimes else None
-    arrival = _arrival(request)
+    arrival = arrival_of(request.scope)
     file, new = await desk.keep_file(identity.name, kind, arrival.body, lifetime)
     desk.account_file(identity.name, size=file.size, new=new, request_id=arrival.origin.request_id)
     return Response(_encode(view_file(file)), status_code=201 if new else 200, media_type=JSON)
@@ -134,7 +129,7 @@ async def cancel_message(request: AnyRequest, message_id: FromPath[str]) -> Resp
         detail = f"The message is {cancelled.state}: it can only be cancelled before it goes to the channel."
         raise RefusedError(Code.TOO_LATE, detail, message_id=message_id)
     if cancelled.ended is not None:
-        desk.account_cancelled(cancelled.ended, _arrival(request).origin.request_id)
+        desk.account_cancelled(cancelled.ended, arrival_of(request.scope).origin.request_id)
     stored = await read_own(desk, identity, message_id)
     agent = identity.config.agents.get(stored.record.agent)
     return Response(_encode(view_message(stored, agent, desk.retention)), media_type=JSON)

@@ -7,7 +7,7 @@ from litestar import Request, Response, get, put
 from litestar.params import FromPath
 
 from postroom.errors import Code, RefusedError
-from service.arrival import Arrival
+from service.arrival import arrival_of
 from service.auth import Identity
 from service.templates import TemplateDesk
 
@@ -48,7 +48,7 @@ async def get_version(request: AnyRequest, name: FromPath[str], version: FromPat
 @put("/v1/templates/{name:str}")
 async def publish_template(request: AnyRequest, name: FromPath[str]) -> Response[bytes]:
     """Publish a template's files as its new version, or point at an older version."""
-    arrival: Arrival = request.scope["state"]["arrival"]
+    arrival = arrival_of(request.scope)
     detail = await _desk(request).publish(arrival.identified("templates"), name, arrival.body)
     return Response(_encode(detail), media_type=JSON)
 
@@ -57,8 +57,7 @@ TEMPLATE_ROUTES = [list_templates, get_template, list_versions, get_version, pub
 
 
 def _looker(request: AnyRequest) -> Identity:
-    arrival: Arrival = request.scope["state"]["arrival"]
-    identity = arrival.identity
+    identity = arrival_of(request.scope).identity
     if identity is None or not {"templates", "read"} & set(identity.token.scopes):
         raise RefusedError(Code.SCOPE_MISSING, "The token's scopes include neither templates nor read.")
     if request.query_params:

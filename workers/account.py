@@ -2,10 +2,9 @@
 
 from structlog.typing import FilteringBoundLogger
 
-from postroom.ending import tell_end
+from postroom.ending import account_end
 from postroom.ledger.delivery import Claim, Claimed, Finished
 from postroom.ledger.ends import Ended as EndedByItself
-from postroom.ledger.keys import agent_of
 from postroom.log_events import QUIET_ENDS
 from postroom.metrics import CarrierMetrics, Children
 from postroom.origin import trace_id_of
@@ -49,8 +48,7 @@ class Account:
 
     def ended(self, ended: EndedByItself) -> None:
         """Tell of a message that ended without an attempt."""
-        self.metrics.finished.labels(agent_of(ended.id), ended.priority, ended.state).inc()
-        tell_end(self.log, ended)
+        account_end(self.metrics, self.log, ended)
 
     def attempt(
         self, message: Claimed, ended: Ended, way: Way, finished: Finished | None, stages: Stages

@@ -8,33 +8,33 @@ its last reply.
 import asyncio
 from collections import deque
 
-MOST_IN_A_PASS = 1
-
 
 class Turns:
-    """Lets a few attempts begin in each pass of the event loop, one agent after the other."""
+    """Lets one attempt begin in each pass of the event loop, one agent after the other."""
 
     def __init__(self) -> None:
-        self._begun = 0  # in this pass
+        self._begun = False  # one has, in this pass
         self._waiting: dict[str, deque[asyncio.Future[None]]] = {}  # the agent whose turn is next comes first
-        self._counting = False
 
     async def take(self, agent: str) -> None:
-        """Return when it is this agent's turn; at once where few want one."""
+        """Return when it is this agent's turn; at once where nobody else wants one."""
         loop = asyncio.get_running_loop()
-        if not self._counting:
-            self._counting = True
+        if not self._begun:
+            self._begun = True
             loop.call_soon(self._next_pass, loop)
-        if self._begun < MOST_IN_A_PASS:
-            self._begun += 1
             return
         turn = loop.create_future()
         self._waiting.setdefault(agent, deque()).append(turn)
         await turn
 
     def _next_pass(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._begun = 0
-        while self._waiting and self._begun < MOST_IN_A_PASS:
+        self._begun = self._wake_next()
+        if self._begun:
+            loop.call_soon(self._next_pass, loop)
+
+    def _wake_next(self) -> bool:
+        """Wake the one whose turn it is; False where nobody waits."""
+        while self._waiting:
             agent, turns = next(iter(self._waiting.items()))
             del self._waiting[agent]
             turn = turns.popleft()
@@ -42,7 +42,5 @@ class Turns:
                 self._waiting[agent] = turns  # behind the others
             if not turn.done():
                 turn.set_result(None)
-                self._begun += 1
-        self._counting = bool(self._begun)
-        if self._counting:
-            loop.call_soon(self._next_pass, loop)
+                return True
+        return False

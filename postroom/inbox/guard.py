@@ -10,6 +10,10 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
+PAGE_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self';"
+    " frame-src 'self'; form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
+)
 
 log = logging.getLogger(__name__)
 

@@ -4,6 +4,8 @@ from pathlib import Path
 
 from aiohttp import web
 
+from postroom.inbox.guard import PAGE_POLICY
+
 STATIC = Path(__file__).parent / "static"
 TYPES = {
     "index.html": "text/html",
@@ -11,10 +13,6 @@ TYPES = {
     "inbox.js": "text/javascript",
     "icon.svg": "image/svg+xml",
 }
-POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self';"
-    " frame-src 'self'; form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
-)
 
 routes = web.RouteTableDef()
 
@@ -39,7 +37,7 @@ def _file(name: str) -> web.Response:
         body=(STATIC / name).read_bytes(),
         headers={
             "Content-Type": f"{TYPES[name]}; charset=utf-8",
-            "Content-Security-Policy": POLICY,
+            "Content-Security-Policy": PAGE_POLICY,
             "Cache-Control": "no-cache",
         },
     )

@@ -11,7 +11,7 @@ import msgspec
 from aiohttp import web
 
 from postroom.errors import PostroomError
-from postroom.inbox.guard import known_hosts, problems, strict_headers
+from postroom.inbox.guard import PAGE_POLICY, known_hosts, problems, strict_headers
 from postroom.preview.folder import Seen, WatchedFolder
 from postroom.templates import TemplatesError
 
@@ -25,10 +25,6 @@ TYPES = {
     "preview.js": "text/javascript",
     "icon.svg": "image/svg+xml",
 }
-PAGE_POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self';"
-    " frame-src 'self'; form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
-)
 # A mail runs no script and sends no form, whoever wrote it; the page may measure it.
 MAIL_POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; img-src http: https: data:; font-src http: https: data:;"
