@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 from arq.connections import ArqRedis
-from arq.constants import in_progress_key_prefix, job_key_prefix
+from arq.constants import job_key_prefix
 from arq.jobs import serialize_job
 from arq.utils import timestamp_ms
 from arq.worker import Worker, func
@@ -31,20 +31,22 @@ from postroom.log import get_logger
 from postroom.supervise import supervise
 
 QUEUE = "pr:rounds"
-RUNG = "pr:bell:@rounds"  # where a ring is heard before the next poll; no agent is called so
+RUNG = "pr:rounds:rung"  # a list of what was just rung for: the worker that waited longest takes it
 JOB = "deliver"
-# arq compares scores with local clocks; a score long past is due whatever a worker's clock says. The one of a
-# started round is moved ahead, so that running rounds do not hide the ones behind them, but not for ever: the
-# round of a worker that was killed comes up again, and arq clears it away because its job has expired.
-LONG_PAST_MS = 946_684_800_000  # the year 2000
+# A round is due for arq's poll only when no worker has taken it from the list for so long. arq compares this with
+# local clocks: where they are wrong, a round is begun twice, or the sweep rings for it again. The score of a begun
+# round is moved further ahead, but not for ever: the one of a worker that was killed comes up again, and arq clears
+# it away because its job has expired.
+TAKEN_WITHIN_MS = 250
 EXPIRES_SECONDS = 60
 MOST_WAITING = 10_000  # rounds nobody fetches: with no worker alive, ringing on would only fill Redis
 SOCKET_SECONDS = 5.0
 HEALTH_SECONDS = 15
-LISTEN_SECONDS = 4.0  # less than the socket's time
+LISTEN_SECONDS = 4  # less than the socket's time
 LISTEN_AGAIN_SECONDS = 1.0
 
 Deliver = Callable[[str], Awaitable[None]]
+_decode_rung = msgspec.msgpack.Decoder(tuple[str, str]).decode
 
 
 class RoundsPool(ArqRedis):
@@ -85,8 +87,9 @@ async def ring(pool: RoundsPool, agent: str) -> bool:
                 return False
         async with pool.pipeline(transaction=True) as pipe:
             pipe.psetex(job_key_prefix + job_id, EXPIRES_SECONDS * 1000, job)
-            pipe.zadd(QUEUE, {job_id: LONG_PAST_MS})
-            pipe.publish(RUNG, job_id)
+            pipe.zadd(QUEUE, {job_id: timestamp_ms() + TAKEN_WITHIN_MS})
+            pipe.rpush(RUNG, msgspec.msgpack.encode((job_id, agent)))
+            pipe.pexpire(RUNG, TAKEN_WITHIN_MS)
             pipe.zcard(QUEUE)
             *_, pool.waiting = await pipe.execute()
     except (RedisError, OSError):
@@ -94,52 +97,21 @@ async def ring(pool: RoundsPool, agent: str) -> bool:
     return True
 
 
-class _Fetcher(Worker):
-    """arq's worker, but that it takes all the rounds it has found in one round trip.
-
-    arq takes them one after the other, with four round trips each. A process that is busy with one agent's flood sees
-    a reply late, and would let a dozen quiet agents wait for each other.
-    """
-
-    async def start_jobs(self, job_ids: list[bytes]) -> None:
-        """Take what nobody has taken, as arq does: by a key for each that says it is in progress."""
-        if not job_ids:
-            return
-        keys = [in_progress_key_prefix + job_id.decode() for job_id in job_ids]
-        until = int(self.in_progress_timeout_s * 1000)
-        async with self.pool.pipeline(transaction=False) as pipe:
-            for key, job_id in zip(keys, job_ids, strict=True):
-                pipe.set(key, b"1", nx=True, px=until)
-                pipe.zscore(QUEUE, job_id)
-            replies = await pipe.execute()
-        for key, job_id, taken, score in zip(keys, job_ids, replies[::2], replies[1::2], strict=True):
-            if not taken:
-                continue
-            if score is None or score > timestamp_ms():  # another worker has ended it, or has it
-                await self.pool.delete(key)
-            else:
-                await self._begin(job_id.decode(), int(score))
-
-    async def _begin(self, job_id: str, score: int) -> None:
-        await self.sem.acquire()
-        self.job_counter += 1
-        task = self.tasks[job_id] = asyncio.create_task(self.run_job(job_id, score))
-        task.add_done_callback(self._ended)
-
-    def _ended(self, _task: object) -> None:
-        self.job_counter -= 1
-        self.sem.release()
-
-
 class RoundsWorker:
-    """Fetches rounds with an arq worker. arq ends on many kinds of trouble; its owner then builds another."""
+    """Fetches rounds with an arq worker, and takes those just rung for past its poll.
+
+    arq's poll and its way to a job cost a new round eight round trips, of which a process that is busy with one
+    agent's flood sees each late. A ring names its agent, so one answer of Redis begins the round; arq's queue holds it
+    meanwhile, for a worker that dies with it. arq ends on many kinds of trouble; its owner then builds another.
+    """
 
     def __init__(self, pool: ArqRedis, deliver: Deliver, *, job_seconds: float) -> None:
         """`deliver` is given an agent's name and must not raise; `job_seconds` is more than it ever takes."""
         self._pool = pool
         self._deliver = deliver
         self._job_seconds = job_seconds
-        self._worker = _Fetcher(
+        self._listening: asyncio.Task[None] | None = None
+        self._worker = Worker(
             [func(self._run, name=JOB, keep_result=0, timeout=job_seconds, max_tries=1_000_000)],
             redis_pool=pool,
             queue_name=QUEUE,
@@ -147,7 +119,7 @@ class RoundsWorker:
             # At the limit arq does not even poll; how much is done at once is bounded by `worker.max_lanes`.
             max_jobs=10_000,
             queue_read_limit=32,
-            poll_delay=0.02,
+            poll_delay=0.1,
             keep_result=0,
             max_tries=1_000_000,
             health_check_interval=HEALTH_SECONDS,
@@ -159,28 +131,17 @@ class RoundsWorker:
 
     async def run(self) -> None:
         """Fetch rounds until cancelled or until arq gives up, with whatever exception it has."""
-        listening = asyncio.create_task(supervise("listen", self._listen, get_logger()))
+        self._listening = asyncio.create_task(supervise("listen", self._listen, get_logger()))
         try:
             await self._worker.async_run()
         finally:
-            await end_tasks(listening)
-
-    async def _listen(self) -> None:
-        """Take a round as soon as it is rung for. It only makes things quick: arq polls all the same."""
-        while True:
-            try:
-                async with self._pool.pubsub(ignore_subscribe_messages=True) as pubsub:
-                    await pubsub.subscribe(RUNG)
-                    while True:
-                        rung = await pubsub.get_message(timeout=LISTEN_SECONDS)
-                        if rung is not None and self._worker.allow_pick_jobs:
-                            await self._worker.start_jobs([rung["data"]])
-            except (RedisError, OSError):
-                await asyncio.sleep(LISTEN_AGAIN_SECONDS)
+            await end_tasks(self._listening)
 
     async def stop(self, grace: float) -> None:
         """Fetch no more, wait for running rounds to end (`grace` in seconds), close."""
         self._worker.allow_pick_jobs = False
+        if self._listening is not None:
+            await end_tasks(self._listening)
         tasks = set(self._worker.tasks.values())
         if tasks:
             await asyncio.wait(tasks, timeout=grace)
@@ -190,12 +151,32 @@ class RoundsWorker:
         """Return arq's tasks after its worker gave up: rounds that still run, and endings nobody looked at."""
         return list(self._worker.tasks.values())
 
+    async def _listen(self) -> None:
+        while True:
+            try:
+                rung = await self._pool.blpop([RUNG], timeout=LISTEN_SECONDS)  # type: ignore[misc]
+            except (RedisError, OSError):
+                await asyncio.sleep(LISTEN_AGAIN_SECONDS)
+                continue
+            if rung is not None:
+                job_id, agent = _decode_rung(rung[1])
+                # Among arq's own tasks, for which it and `stop` care.
+                self._worker.tasks[job_id] = asyncio.create_task(self._run_rung(job_id, agent))
+
+    async def _run_rung(self, job_id: str, agent: str) -> None:
+        await self._run({"job_id": job_id}, agent)
+        with suppress(RedisError, OSError):
+            async with self._pool.pipeline(transaction=True) as pipe:
+                pipe.zrem(QUEUE, job_id)
+                pipe.delete(job_key_prefix + job_id)
+                await pipe.execute()
+
     async def _run(self, ctx: dict[Any, Any], agent: str) -> None:
         # Beside the round, whose mail does not wait for it.
         await asyncio.gather(self._move_away(ctx["job_id"]), self._deliver(agent))
 
     async def _move_away(self, job_id: str) -> None:
-        # Without it the round only hides those behind it a little longer.
+        # Without it the round is begun once more, and that one finds nothing to do.
         with suppress(RedisError, OSError):
             out_of_the_way = (time.time() + self._job_seconds) * 1000
             await self._pool.zadd(QUEUE, {job_id: out_of_the_way}, xx=True)
