@@ -14,7 +14,7 @@ CONNECTIONS = 20
 COUNT = 10_000
 BEGIN = 0.15  # shares of the count between which the rate is taken: warm, and with all lanes at work
 END = 0.95
-ROOM = 10_000_000  # numbers for each use of a load, so that no ref comes twice
+ROOM = 2_000_000  # numbers for each use of a load, so that no ref comes twice
 
 
 class Standing:
