@@ -16,14 +16,17 @@ def next_attempt(stored: StoredMessage, agent: Agent | None) -> int | None:
     None where nobody can know: its agent is unknown or paused without an end, or a person has to release it.
     """
     record, pause = stored.record, stored.standing.pause
-    if record.state != State.QUEUED or record.next_at is None or record.hold is not None or agent is None:
+    if record.state != State.QUEUED or record.next_at is None or agent is None:
         return None
+    if record.hold is not None and not record.hold.till:
+        return None
+    held_till = record.hold.till if record.hold else 0
     paused_till = pause.till if pause and stored.standing.paused else None
     if paused_till == 0:
         return None
     reopens = reopens_at(stopped_channels(agent, stored.standing.faults))
     used_up, paced = day_used_up_until(stored, agent), paced_until(stored, agent)
-    return max(record.next_at, paused_till or 0, reopens, used_up, paced)
+    return max(record.next_at, held_till, paused_till or 0, reopens, used_up, paced)
 
 
 def paced_until(stored: StoredMessage, agent: Agent) -> int:

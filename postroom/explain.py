@@ -176,15 +176,19 @@ def _explain_waiting(stored: StoredMessage, agent: Agent | None) -> Reason:
 def held_reason(agent: Agent | None, hold: Hold) -> Reason:
     """Return the reason of what a person holds."""
     owner = agent.owner if agent else ""
-    text = "An operator holds it" + _because(hold.why) + _ask(owner)
-    return Reason("held", None, text, moment(hold.since), owner=owner or None)
+    until = moment(hold.till or None)
+    text = "An operator holds it" + (f" until {until}" if until else "") + _because(hold.why) + _ask(owner)
+    return Reason("held", None, text, moment(hold.since), until, owner=owner or None)
 
 
 def _held(stored: StoredMessage, agent: Agent) -> Reason | None:
-    record = stored.record
-    if record.hold is not None and record.hold.code == "storm":
-        return storm_reason(record.agent, agent, record.hold.since)
-    return None if record.hold is None else held_reason(agent, record.hold)
+    hold = stored.record.hold
+    if hold is None:
+        return None
+    if hold.code == "storm":
+        return storm_reason(stored.record.agent, agent, hold.since)
+    is_over = 0 < hold.till <= stored.standing.now
+    return None if is_over or _is_scheduled_beyond(stored, hold.till) else held_reason(agent, hold)
 
 
 def _paused(stored: StoredMessage, agent: Agent) -> Reason | None:

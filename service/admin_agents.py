@@ -9,6 +9,7 @@ from postroom.ledger.overview import count_lanes, read_standings
 from postroom.ledger.standing import Standing
 from postroom.ledger.watch import QueueDepth
 from service.admin_edge import Call
+from service.admin_moment import read_lasting
 from service.admin_schema import (
     AgentView,
     Body,
@@ -19,7 +20,6 @@ from service.admin_schema import (
     PreferBody,
     Preferred,
     check_reason,
-    read_lasting,
 )
 from service.operator_desk import OperatorDesk, Told, who_of
 

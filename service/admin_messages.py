@@ -13,7 +13,7 @@ from postroom.ledger.keys import agent_of
 from postroom.ledger.operating import Act, Position, Retried, Slice
 from postroom.ledger.resolved import Resolved
 from service.admin_edge import Call
-from service.admin_moment import read_moment
+from service.admin_moment import read_lasting, read_moment
 from service.admin_schema import ActBody, Acted, Body, Done, Place, ResolveBody, check_reason
 from service.admin_texts import say_cancelled, say_resolved, say_retried
 from service.operator_desk import OperatorDesk, Told, who_of
@@ -68,14 +68,23 @@ class MessageActs:
         check_reason(body.reason)
         given = body.filter.accepted_before
         before = 0 if given is None else await read_moment(self._desk.watch, given)
-        act = body.to_act(who_of(call, body.as_user), before)
+        act = body.to_act(who_of(call, body.as_user), before, await self._till(body))
         acted, changed = await self._work(act, body)
-        acted = msgspec.structs.replace(acted, accepted_before=moment(before or None))
+        acted = msgspec.structs.replace(
+            acted, accepted_before=moment(before or None), until=moment(act.till or None)
+        )
         # The journal has an act that begins, or is over; the log has each step that changed something.
         whole = acted.next is None or body.at is None
         if not act.counts_only and (changed or whole):
             self._desk.tell(call, _told(body, acted), "operator.acted" if whole else "")
         return acted
+
+    async def _till(self, body: ActBody) -> int:
+        """Return when what the act holds goes on by itself: the same moment over all its calls, 0 for never."""
+        lasts = read_lasting(body.lasts)
+        if body.at is not None or not lasts:
+            return body.at.till if body.at else 0
+        return await self._desk.watch.now() + lasts
 
     async def _work(self, act: Act, body: ActBody) -> tuple[Acted, bool]:
         """Work at one agent.
@@ -85,8 +94,8 @@ class MessageActs:
         agent = body.filter.agent or (body.at.agent if body.at else None)
         if agent is None:
             first = await self._next_agent("")
-            return Acted(0, 0, Place(agent=first) if first else None), False
-        at = body.at or Place(agent=await self._desk.check_agent(agent))
+            return Acted(0, 0, Place(agent=first, till=act.till) if first else None), False
+        at = body.at or Place(agent=await self._desk.check_agent(agent), till=act.till)
         if body.fixes_moment:
             return Acted(0, 0, at), False
         until, before = time.monotonic() + ACT_SECONDS, at.done
@@ -140,6 +149,7 @@ def _told(body: ActBody, acted: Acted) -> Told:
         verb=body.verb,
         as_user=body.as_user,
         reason=body.reason,
+        until=acted.until,
         agent=body.filter.agent,
         template=body.filter.template,
         of_caller=body.filter.caller,
@@ -173,13 +183,17 @@ def _place_after(at: Place, found: Slice) -> Place:
         too_late=found.too_late,
         done_before=at.done_before,
         too_late_before=at.too_late_before,
+        till=at.till,
     )
 
 
 def _place_of(agent: str, at: Place) -> Place:
     """Return where an agent begins, with what was done in those before it."""
     return Place(
-        agent=agent, done_before=at.done_before + at.done, too_late_before=at.too_late_before + at.too_late
+        agent=agent,
+        done_before=at.done_before + at.done,
+        too_late_before=at.too_late_before + at.too_late,
+        till=at.till,
     )
 
 

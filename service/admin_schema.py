@@ -6,14 +6,12 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 
 from postroom.config.structs import Duration, Name
-from postroom.config.units import milliseconds
 from postroom.decode import Fault
 from postroom.errors import Code, RefusedError
 from postroom.ledger.operating import SHORT, Act, Filter, Position
 from postroom.text import find_forbidden
 from service.admin_moment import LATEST_MS, is_duration
 
-LONGEST_MS = 30 * 24 * 3600 * 1000  # of a pause with an end, or of a preference
 Why = Annotated[str, Meta(max_length=200)]
 Who = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{0,64}\Z")]
 A_TEMPLATE = {"expected": "the name of a template: 1 to 64 of A-Z, a-z, 0-9, _, . and -"}
@@ -62,7 +60,10 @@ class FilterBody(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
 
 class Place(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Where an act goes on, as the answer before said it. The sums are of the agents that are through."""
+    """Where an act goes on, as the answer before said it. The sums are of the agents that are through.
+
+    `till` is when what it holds goes on by itself, in ms since the epoch, or 0.
+    """
 
     agent: Name
     priority: Annotated[str, Meta(pattern=r"^[hnb]\Z")] = "h"
@@ -73,6 +74,7 @@ class Place(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     too_late: Annotated[int, Meta(ge=0, le=2**40)] = 0
     done_before: Annotated[int, Meta(ge=0, le=2**40)] = 0
     too_late_before: Annotated[int, Meta(ge=0, le=2**40)] = 0
+    till: Annotated[int, Meta(ge=0, le=LATEST_MS)] = 0
 
     @property
     def position(self) -> Position:
@@ -81,21 +83,27 @@ class Place(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
 
 class ActBody(Body, frozen=True):
-    """A verb over waiting mail by filter. `act` names it over all its calls, `at` is `next` of the answer before."""
+    """A verb over waiting mail by filter. `act` names it over all its calls, `at` is `next` of the answer before.
+
+    A pause with `for` lets the mail go on by itself so long after the first call, by Redis's clock.
+    """
 
     act: ActId
     verb: Verb
     filter: FilterBody
     dry_run: bool = False
     at: Place | None = None
+    lasts: Duration | None = None
 
     @property
     def fixes_moment(self) -> bool:
         """True for the first call of an act whose `accepted_before` is a duration: it only says which time that is."""
         return self.at is None and is_duration(self.filter.accepted_before)
 
-    def to_act(self, who: str, before: int | None) -> Act:
+    def to_act(self, who: str, before: int | None, till: int) -> Act:
         """Return the act. `before` is its filter's `accepted_before` in ms, 0 without one, None where it is no moment.
+
+        What it holds goes on by itself at `till`, in ms, or never with 0.
 
         Raises:
             RefusedError: its filter is empty or names no time; a pause without a reason, or with too long a one.
@@ -111,6 +119,7 @@ class ActBody(Body, frozen=True):
             counts_only=self.dry_run,
             who=who,
             reason=self.reason,
+            till=till,
         )
 
     def _filter_faults(self, before: int | None) -> Iterator[Fault]:
@@ -126,6 +135,8 @@ class ActBody(Body, frozen=True):
 
     def _reason_faults(self) -> Iterator[Fault]:
         if self.verb != "pause":
+            if self.lasts is not None:
+                yield Fault("/for", "goes with pause only")
             return
         if not self.reason and not self.dry_run:
             yield Fault("/reason", "required, but missing")
@@ -139,12 +150,14 @@ class Acted(Struct, frozen=True):
     """What an act has done so far, over all agents. `next` is null once it is through.
 
     `accepted_before` is its filter's, as a time: a duration is counted back from the first call, by Redis's clock.
+    `until` is when what a pause holds goes on by itself.
     """
 
     done: int
     too_late: int
     next: Place | None
     accepted_before: str | None = None
+    until: str | None = None
 
 
 class Paused(Struct, frozen=True):
@@ -231,19 +244,3 @@ def check_reason(reason: str) -> None:
     if found := find_forbidden(reason):
         faults = [Fault("/reason", f"must not contain {found}")]
         raise RefusedError(Code.INVALID_REQUEST, "See errors.", faults=faults)
-
-
-def read_lasting(duration: str | None) -> int:
-    """Return a duration in ms, 0 where there is none.
-
-    Raises:
-        RefusedError: it is 0, or longer than 30 days.
-    """
-    if duration is None:
-        return 0
-    lasts = milliseconds(duration)
-    if not 0 < lasts <= LONGEST_MS:
-        raise RefusedError(
-            Code.INVALID_REQUEST, "See errors.", faults=[Fault("/for", "must be at most 30d, and not 0")]
-        )
-    return lasts

@@ -139,11 +139,18 @@ def view_created(offer: Offer, created: Created, agent: Agent | None) -> Accepte
         finished=False,
         reason=_reason_at_once(offer, created, agent),
         accepted_at=moment(created.accepted_at) or "",
-        next_attempt_at=None if created.braked or created.hold else moment(created.due),
+        next_attempt_at=moment(_first_attempt(created)),
         expires_at=moment(created.deadline),
         ref_valid_until=None,
         template=TemplateView(template.name, template.version) if template else None,
     )
+
+
+def _first_attempt(created: Created) -> int | None:
+    """Return when it is tried first, in ms; None where a person has to release it."""
+    if created.braked or (created.hold is not None and not created.hold.till):
+        return None
+    return max(created.due, created.hold.till) if created.hold else created.due
 
 
 def _reason_at_once(offer: Offer, created: Created, agent: Agent | None) -> Reason | None:

@@ -18,14 +18,12 @@ DONE = {"pause": "held", "release": "released", "cancel": "cancelled", "expire":
 def act_by_filter(options: argparse.Namespace) -> int:
     """Count what the filter names; with --yes do it, and print exactly how many it were."""
     wanted = read_filter(options)
-    if options.verb == "pause" and options.lasts is not None:
-        raise UsageError(
-            "--for is of an agent's pause; mail held by filter waits for: postroom release, with the same filter"
-        )
     if options.verb == "pause" and options.yes and not options.reason:
         raise UsageError("give a --reason: callers see it")
     api = AdminApi(options)
     body = {"act": uuid.uuid4().hex, "verb": options.verb, "filter": wanted, "reason": options.reason}
+    if options.verb == "pause" and options.lasts is not None:
+        body["for"] = options.lasts
     word = DONE[options.verb]
     if not options.yes:
         _print_count(options, _run(api, {**body, "dry_run": True}, lambda _: None))
@@ -35,7 +33,8 @@ def act_by_filter(options: argparse.Namespace) -> int:
     if sys.stderr.isatty():
         print(file=sys.stderr)
     late = f", {acted['too_late']} too late" if options.verb != "release" else ""
-    print(f"{acted['done']} message(s){_before(acted)} {word}{late}.")
+    until = f" until {acted['until']}" if acted["until"] else ""
+    print(f"{acted['done']} message(s){_before(acted)} {word}{until}{late}.")
     return 0
 
 

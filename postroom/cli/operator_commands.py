@@ -119,7 +119,7 @@ def _add_pause(commands: Commands) -> None:
     parser = add_asking(commands, "pause", "pause an agent, or hold waiting mail", run, examples, note)
     parser.add_argument("agent_name", metavar="AGENT", nargs="?")
     parser.add_argument(
-        "--for", dest="lasts", metavar="DURATION", help="of an agent: it goes on by itself after that"
+        "--for", dest="lasts", metavar="DURATION", help="then it goes on by itself, such as 1h; at most 30d"
     )
     add_reason(
         parser,

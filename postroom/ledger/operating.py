@@ -28,7 +28,8 @@ class Filter(Struct, frozen=True):
 class Act(Struct, frozen=True, kw_only=True):
     """A verb over the waiting mail of agents. `id` names the act, so that its sums survive a lost answer.
 
-    The messages keep the reason of a pause, which has at most `SHORT` bytes of UTF-8.
+    The messages keep the reason of a pause, which has at most `SHORT` bytes of UTF-8. What a pause holds goes on by
+    itself at `till`, in ms since the epoch; 0: when somebody releases it.
     """
 
     id: str
@@ -37,6 +38,7 @@ class Act(Struct, frozen=True, kw_only=True):
     counts_only: bool = False
     who: str = ""
     reason: str = ""
+    till: int = 0
 
 
 class Position(Struct, frozen=True):
@@ -134,6 +136,7 @@ class Operating:
             "act", agent, act.verb, int(act.counts_only), wanted.template, wanted.caller,
             wanted.accepted_before, at.priority, at.rank, LOOKED_AT, CHANGED if not act.counts_only else LOOKED_AT,
             act.id, _short(act.who, SHORT - len("paused|1234567890123|")), act.reason if act.verb == "pause" else "",
+            act.till,
         )  # fmt: skip
         if act.counts_only:
             done_in_all, late_in_all = at.done + done, at.too_late + late

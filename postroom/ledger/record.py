@@ -45,12 +45,16 @@ class RecipientRecord(Struct, frozen=True):
 
 
 class Hold(Struct, frozen=True):
-    """What holds up a single message: `storm` (the brake) or `paused` (a person). `since` in ms since the epoch."""
+    """What holds up a single message: `storm` (the brake) or `paused` (a person).
+
+    `since` and `till` are in ms since the epoch; `till` is 0 where somebody has to release it.
+    """
 
     code: str
     since: int
     who: str = ""
     why: str = ""
+    till: int = 0
 
 
 class Record(Struct, frozen=True, kw_only=True):
@@ -109,7 +113,7 @@ def read_record(message_id: str, agent: str, fields: dict[bytes, bytes]) -> Reco
         finished_at=finished_at,
         halted=_int(get.get("ck")),
         reason=(reason[0], int(reason[1])) if reason else None,
-        hold=read_hold(get.get("hd"), get.get("hw", "")),
+        hold=read_hold(get.get("hd"), get.get("hw", ""), get.get("hu", "")),
         ended_by=get.get("w"),
         template=_pair(get.get("t")),
         recipients=_read_recipients(get),
@@ -125,12 +129,12 @@ def _pair(text: str | None) -> tuple[str, str] | None:
     return name, version
 
 
-def read_hold(text: str | None, why: str) -> Hold | None:
+def read_hold(text: str | None, why: str, till: str = "") -> Hold | None:
     """Read a hold as a record has it; None where there is none."""
     if not text:
         return None
     code, since, who = (*text.split("|", 2), "")[:3]
-    return Hold(code, int(since), who, why)
+    return Hold(code, int(since), who, why, int(till or 0))
 
 
 def _int(text: str | None) -> int | None:

@@ -20,10 +20,11 @@ class Acted(NamedTuple):
     ring: bool
 
 
-def make_act(verb: str, *, counts_only: bool = False, **wanted: Any) -> Act:
+def make_act(verb: str, *, counts_only: bool = False, till: int = 0, **wanted: Any) -> Act:
     """Return an act under an id of its own."""
     return Act(
-        id=uuid.uuid4().hex, verb=verb, wanted=Filter(**wanted), counts_only=counts_only, who="ada", reason="wrong price"
+        id=uuid.uuid4().hex, verb=verb, wanted=Filter(**wanted), counts_only=counts_only, who="ada", reason="wrong price",
+        till=till,
     )  # fmt: skip
 
 

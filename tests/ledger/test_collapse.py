@@ -285,6 +285,17 @@ async def test_what_a_person_holds_is_held_in_its_newer_version(ledger):
     assert newer == (await ledger.claim_one()).id
 
 
+async def test_a_newer_version_is_held_as_long_as_the_older_one_would_have_been(ledger):
+    """The end of a hold is taken over too."""
+    older, _ = await accept(ledger, ADA)
+    till = await ledger.now() + 3_600_000
+    await do(ledger, "pause", till=till)
+    newer, reply = await accept(ledger, ADA)
+    assert (till, till) == (reply.hold.till, (await ledger.record(newer)).hold.till)
+    assert till == await ledger.score(newer)
+    assert State.CANCELLED == (await ledger.record(older)).state
+
+
 async def test_one_held_recipient_of_several_holds_the_newer_message(ledger):
     """A message is one mail: it waits if any of those it takes the place of is held."""
     await accept(ledger, BOB)

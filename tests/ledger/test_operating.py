@@ -186,6 +186,39 @@ async def test_held_mail_expires_in_its_time(ledger):
     assert [(offer.id, State.EXPIRED)] == [(e.id, e.state) for e in (await ledger.claim()).ended]
 
 
+async def test_held_mail_goes_on_by_itself_where_its_hold_has_an_end(ledger):
+    """At its end it is claimed as it would have been; before, a claim that meets it leaves it where it is."""
+    offer = await ledger.accept()
+    till = await ledger.now() + HOUR_MS
+    assert 1 == (await do(ledger, "pause", till=till)).done
+    assert till == await ledger.score(offer.id)
+    hold = (await ledger.record(offer.id)).hold
+    assert ("paused", "ada", "wrong price", till) == (hold.code, hold.who, hold.why, hold.till)
+    await ledger.client.zadd(agent_key("q") + ":n", {offer.id: 1})
+    assert () == (await ledger.claim()).messages
+    assert till == await ledger.score(offer.id)
+    await ledger.client.hset(keys.record_key(offer.id), "hu", await ledger.now() - 1)
+    await ledger.client.zadd(agent_key("q") + ":n", {offer.id: 1})
+    claimed = await ledger.claim_one()
+    assert offer.id == claimed.id
+    assert (await ledger.record(offer.id)).hold is None
+    assert 1 == await ledger.advance(claimed)
+
+
+async def test_a_hold_that_ends_takes_nothing_from_send_at_or_a_deadline(ledger):
+    """What is scheduled waits on for its own time; what is over its time before the hold is ends then."""
+    scheduled = await ledger.accept(send_at=await ledger.now() + HOUR_MS)
+    due = await ledger.score(scheduled.id)
+    await do(ledger, "pause", till=await ledger.now() + HOUR_MS // 2)
+    await ledger.client.hset(keys.record_key(scheduled.id), "hu", await ledger.now() - 1)
+    await ledger.client.zadd(agent_key("q") + ":n", {scheduled.id: 1})
+    assert () == (await ledger.claim()).messages
+    assert due == await ledger.score(scheduled.id)
+    brief = await ledger.accept(lifetime=HOUR_MS)
+    await do(ledger, "pause", till=await ledger.now() + 48 * HOUR_MS)
+    assert (await ledger.record(brief.id)).deadline == await ledger.score(brief.id)
+
+
 async def test_mail_held_by_the_storm_brake_is_released_as_well(ledger):
     """Who held it makes no difference."""
     offer = await ledger.accept()

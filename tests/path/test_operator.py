@@ -19,6 +19,7 @@ HOUSES = {
     "wrong": "connections = 1",
     "right": "",
     "doubted": 'on_ambiguous = "hold"',
+    "put-off": "connections = 1",
 }
 
 
@@ -96,6 +97,18 @@ async def test_a_storm_waits_until_somebody_lets_it_go(street: Street):
     braked = [line for line in stack.logs("api") if line["event"] == "storm.braked"]
     assert 1 == len(braked)
     assert "3 message(s) released" in await postroom(stack, "release", "--agent", house.name, "--yes")
+    await assert_delivered(stack, house.receiver, ids)
+
+
+async def test_mail_held_for_a_while_goes_on_by_itself(street: Street):
+    """Held by filter while it waits for a slow server, it arrives after the hold, with nobody's help."""
+    house, stack = street.house("put-off", {"DOT": "slow 0.3"}), street.stack
+    ids = await stack.accept_many(house.sample(f"p-{n}") for n in range(6))
+    words = ("pause", "--agent", house.name, "--reason", "prices", "--for", "4s", "--yes")
+    held = int((await postroom(stack, *words)).split()[0])
+    assert held > 0
+    reasons = [(await stack.get(i))["reason"] for i in ids]
+    assert held >= sum(reason is not None and reason["code"] == "held" for reason in reasons) > 0
     await assert_delivered(stack, house.receiver, ids)
 
 

@@ -320,6 +320,26 @@ def test_a_holds_reason_is_kept_whole_or_refused(api):
     assert (1, 0) == act(api, "cancel", {"agent": "logins"}, reason="x" * 200)
 
 
+def test_a_hold_by_filter_may_have_an_end(api):
+    """One moment for all its calls and messages, shown to callers and on the command line; only a pause has one."""
+    message_id = accept(api, "logins")
+    words = ("pause", "--agent", "logins", "--reason", "x", "--for", "1h", "--yes")
+    status, shown, _ = run_cli(api, *words)
+    told = re.fullmatch(r"1 message\(s\) held until (\S+Z), 0 too late\.\n", shown)
+    assert (0, True) == (status, told is not None), shown
+    waiting = get(api, message_id)
+    assert ("held", told[1], told[1]) == (
+        waiting["reason"]["code"], waiting["reason"]["until"], waiting["next_attempt_at"],
+    )  # fmt: skip
+    assert told[1] in [e["until"] for e in events(api, "operator.acted") if e["verb"] == "pause"]
+    for_ever = {"act": "0" * 32, "verb": "pause", "reason": "x", "for": "31d", "filter": {"agent": "logins"}}
+    status, problem, _ = ask(api, "POST", ACT, for_ever)
+    assert (422, ["/for"]) == (status, [fault["pointer"] for fault in problem["errors"]])
+    status, problem, _ = ask(api, "POST", ACT, {**for_ever, "verb": "cancel", "for": "1h"})
+    assert (422, ["/for"]) == (status, [fault["pointer"] for fault in problem["errors"]])
+    assert (1, 0) == act(api, "cancel", {"agent": "logins"})
+
+
 def test_a_duration_is_one_moment_over_all_calls_of_an_act(api):
     """The first call says by Redis's clock which moment it is and does nothing; the others are held to that."""
     now = in_ledger(api, lambda ledger: ledger.now())
@@ -698,7 +718,6 @@ def test_the_command_line_says_what_is_wrong(api, words, token, told):
         (("cancel", "what"), "not the id of a message"),
         (("agents", "prefer", "orders"), "either --channel NAME"),
         (("why", "what"), "not the id of a message"),
-        (("pause", "--agent", "orders", "--reason", "x", "--for", "1h", "--yes"), "--for is of an agent's pause"),
     ],
 )  # fmt: skip
 def test_wrong_usage_is_told_apart(api, words, told):

@@ -27,6 +27,8 @@ FAULTS = {"first": LATER_FAULT, "second": FAULT}
 PAUSE = Pause(NOW - MINUTE, NOW + HOUR, "grace", "provider incident")
 STORM = Hold("storm", NOW - 2 * MINUTE)
 HELD = Hold("paused", NOW - 2 * MINUTE, "grace", "wrong prices.")
+HELD_FOR = Hold("paused", NOW - 2 * MINUTE, "grace", "wrong prices.", NOW + MINUTE)
+HELD_UNTIL_NOW = Hold("paused", NOW - 2 * MINUTE, "grace", "wrong prices.", NOW)
 
 
 def recipients(*states: State, **fields: Any) -> tuple[RecipientRecord, ...]:
@@ -79,6 +81,8 @@ LIMITED = agent(per_day=10, rate="1/s")
         ({}, None, "agent_unknown", None, None, "/agents/orders", None),
         ({"hold": STORM}, AGENT, "storm", STORM.since, None, "/agents/orders/storm", None),
         ({"hold": HELD}, AGENT, "held", HELD.since, None, None, None),
+        ({"hold": HELD_FOR}, AGENT, "held", HELD.since, HELD_FOR.till, None, HELD_FOR.till),
+        ({"hold": HELD_UNTIL_NOW}, AGENT, "due", NOW - HOUR, None, None, NOW),
         ({"pause": PAUSE}, AGENT, "paused", PAUSE.since, PAUSE.till, None, PAUSE.till),
         ({"pause": Pause(1, 0, "x", "")}, AGENT, "paused", 1, None, None, None),
         ({"pause": Pause(1, NOW - 1, "x", "")}, AGENT, "due", NOW - HOUR, None, None, NOW - HOUR),
@@ -144,6 +148,7 @@ LATE_RETRY = {**TOMORROW, "reason": ("retrying", NOW - MINUTE)}
             "channel_connect", NOW - 1,
         ),
         ({"hold": HELD, **TOMORROW}, "held", None),
+        ({"hold": HELD_FOR, **TOMORROW}, "scheduled", NOW + 24 * HOUR),
     ],
 )  # fmt: skip
 def test_what_ends_before_the_message_is_wanted_is_not_why_it_waits(changes, code, next_at):
@@ -226,6 +231,7 @@ def test_what_ended_a_message(changes, code, fault):
         ({"pause": PAUSE}, "team-shop", "Its agent is paused until 2026-06-01T13:00:00.000Z: provider incident. Ask team-shop."),
         ({"pause": Pause(1, 0, "grace", " ")}, "", "Its agent is paused."),
         ({"hold": HELD}, "team-shop", "An operator holds it: wrong prices. Ask team-shop."),
+        ({"hold": HELD_FOR}, "", "An operator holds it until 2026-06-01T12:01:00.000Z: wrong prices."),
         (RETRYING | {"attempts": (Attempt(at=1, n=41, channel="c", outcome="deferred", phase="rcpt"),)}, "",
          "Waiting for attempt 42 at 2026-06-01T12:01:00.000Z."),
     ],

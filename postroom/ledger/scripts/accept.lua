@@ -5,7 +5,7 @@
 --       or '', 19 number of record fields, 20.. field, value … (the last one `fh` where it uses cached files), then
 --       the blobs.
 -- Returns {'exists', stored ref, record}, {'invalid', code}, or {'created', accepted, due, deadline, ring,
--- held (1 by the brake, 2 for the first one of a storm, 3 by a person), superseded}, and by a person his hold and why;
+-- held (1 by the brake, 2 for the first one of a storm, 3 by a person), superseded}, and by a person his hold, why, and until when;
 -- superseded: what is told of those that ended (`end_untried`).
 local ref, id = ARGV[5], ARGV[6]
 local ref_key = PREFIX .. 'r:' .. ref
@@ -31,7 +31,7 @@ if deadline == 0 then deadline = due + tonumber(ARGV[10]) end
 
 local held, superseded, woken, replaces_all = 0, {}, false, false
 -- What held up those it takes the place of: the brake, or a person (the hold as it is written, and why).
-local braked, kept, kept_why = false, nil, nil
+local braked, kept, kept_why, kept_till = false, nil, nil, nil
 
 -- Here and below there is no function outside its `if`: making one costs every accept that has no use for it.
 if not stored and ARGV[18] ~= '' then
@@ -49,7 +49,10 @@ if not stored and ARGV[18] ~= '' then
             return false
         end
         if m.hold and string.find(m.hold, '^storm') then braked = true
-        elseif m.hold then kept, kept_why = m.hold, redis.call('HGET', record_key(m.id), 'hw') end
+        elseif m.hold then
+            kept = m.hold
+            kept_why, kept_till = unpack(redis.call('HMGET', record_key(m.id), 'hw', 'hu'))
+        end
         add_event(m, now, 'X|superseded')
         m.recipients = string.sub(m.recipients, 1, index) .. end_waiting(letter, 'c')
             .. string.sub(m.recipients, index + 2)
@@ -112,6 +115,10 @@ if not stored then
     if held == 3 then
         fields[#fields + 1] = 'hw'
         fields[#fields + 1] = kept_why or ''
+        if kept_till then
+            fields[#fields + 1] = 'hu'
+            fields[#fields + 1] = kept_till
+        end
     end
     local given = tonumber(ARGV[19])
     for i = 20, 19 + given do fields[#fields + 1] = ARGV[i] end
@@ -123,8 +130,9 @@ if not stored then
     end
     if ARGV[18 + given] == 'fh' then hold_files(id, tonumber(ARGV[19 + given])) end
     redis.call('HINCRBY', TALLY, AGENT .. '|accepted', 1)
-    -- Held mail is looked at when its time is up.
+    -- Held mail is looked at when its hold is over, or its time is up.
     local look_at = held > 0 and deadline or due
+    if held == 3 and kept_till then look_at = math.min(deadline, tonumber(kept_till)) end
     redis.call('ZADD', QUEUES[ARGV[15]], look_at, id)
     put_on_agenda(look_at)
     if held == 1 or held == 2 then add_event({id = id, accepted = now, events = 0}, now, 'X|braked') end
@@ -133,4 +141,4 @@ end
 local ring = 0
 if due <= now and held == 0 then ring = wake(now, ARGV[15]) end
 return {'created', now, due, deadline, (woken or ring == 1) and 1 or 0, held, superseded,
-    held == 3 and kept or nil, held == 3 and (kept_why or '') or nil}
+    held == 3 and kept or nil, held == 3 and (kept_why or '') or nil, held == 3 and (kept_till or '') or nil}

@@ -1,7 +1,7 @@
 -- One slice of an operator's act over an agent's waiting mail, by filter. Short, so that nobody waits for it.
 -- ARGV: 5 verb (pause, release, cancel, expire), 6 only count, 7 template or '', 8 caller or '', 9 accepted before
 --       ms or 0, 10 priority and 11 rank to go on from, 12 most messages to look at, 13 most to change, 14 the
---       act's id, 15 who, 16 why.
+--       act's id, 15 who, 16 why, 17 ms since the epoch when what is held goes on by itself, or 0.
 -- Returns {priority to go on with or '', rank, changed here, too late here, changed in the whole act, too late in
 -- the whole act, 1 where a round should be rung for, what is told of those that ended (`end_untried`) …}.
 -- The sums of the whole act lie beside the queues and are written with them: a caller that lost an answer goes on
@@ -26,16 +26,21 @@ local function matches(id)
     return before == 0 or tonumber(v[3]) < before
 end
 
--- Held mail is scored by the end of its time, so that it is in nobody's way until then.
+-- Held mail is scored by the end of its hold, or of its time, so that it is in nobody's way until then.
 local function hold(m)
+    local ends, till = time_ends(m, halt, now), tonumber(ARGV[17])
+    if till > 0 then
+        redis.call('HSET', record_key(m.id), 'hu', till)
+        ends = math.min(ends, till)
+    end
     redis.call('HSET', record_key(m.id), 's', 'queued', 'f', m.fence + 1, 'ph', 'released',
         'hd', string.format('paused|%.0f|', now) .. ARGV[15], 'hw', ARGV[16])
     redis.call('HDEL', record_key(m.id), 'pd', 'ss')
-    redis.call('ZADD', QUEUES[m.priority], time_ends(m, halt, now), m.id)
+    redis.call('ZADD', QUEUES[m.priority], ends, m.id)
 end
 
 local function let_go(m)
-    redis.call('HDEL', record_key(m.id), 'hd', 'hw')
+    redis.call('HDEL', record_key(m.id), 'hd', 'hw', 'hu')
     local due = tonumber(redis.call('HGET', record_key(m.id), 'na') or now)
     redis.call('ZADD', QUEUES[m.priority], due, m.id)
     put_on_agenda(due)

@@ -133,6 +133,20 @@ local function recover(m, queue)
     redis.call('ZADD', queue, math.min(now, tonumber(redis.call('HGET', record_key(m.id), 'na') or now)), m.id)
 end
 
+-- Held mail that was met is not claimed before its hold is over. Its time may have moved on, if its clock stood still.
+-- Returns true where it goes on waiting.
+local function waits_on(m, queue)
+    local till = tonumber(redis.call('HGET', record_key(m.id), 'hu') or 0)
+    local next_at = time_ends(m, halt, now)
+    if till > now then next_at = math.min(next_at, till)
+    elseif till > 0 then
+        redis.call('HDEL', record_key(m.id), 'hd', 'hw', 'hu')
+        next_at = tonumber(redis.call('HGET', record_key(m.id), 'na') or now)
+    end
+    redis.call('ZADD', queue, next_at, m.id)
+    return next_at > now
+end
+
 -- Returns false where nothing more of this queue can be taken now.
 local function look_at(id, queue)
     looked_at = looked_at + 1
@@ -147,11 +161,7 @@ local function look_at(id, queue)
         finish_here(m, 'expired')
         return true
     end
-    -- Held mail is scored by the end of its time, which has moved on if its clock stood still.
-    if m.hold then
-        redis.call('ZADD', queue, time_ends(m, halt, now), id)
-        return true
-    end
+    if m.hold and waits_on(m, queue) then return true end
     local verdict = fits(m)
     if verdict == 'fits' then take(m, queue)
     elseif verdict == 'skip' then skipped = skipped + 1 end

@@ -151,7 +151,7 @@ local function retire(m, state, now, more)
     local key = record_key(m.id)
     redis.call('ZREM', QUEUES[m.priority], m.id)
     redis.call('HSET', key, 's', state, 'rr', m.recipients, 'fa', now, unpack(more or {}))
-    redis.call('HDEL', key, 'ph', 'pd', 'ss', 'na', 'dl', 'am', 'ch', 'rs', 'ck', 'hd', 'hw', 'sp', 'dc')
+    redis.call('HDEL', key, 'ph', 'pd', 'ss', 'na', 'dl', 'am', 'ch', 'rs', 'ck', 'hd', 'hw', 'hu', 'sp', 'dc')
     if not waits(m) then count(m, m.state, -1) end
     count(m, state, 1)
     local content_ms = state == 'unconfirmed' and MESSAGE_MS or CONTENT_MS
