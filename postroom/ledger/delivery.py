@@ -150,19 +150,26 @@ class Cursor(NamedTuple):
 class Delivery:
     """All calls name their agent by the message id or outright; none is repeated here."""
 
-    def __init__(self, pipe: Pipe, *, lease_ms: int, content_ms: int, message_ms: int) -> None:
+    def __init__(
+        self, pipe: Pipe, *, lease_ms: int, content_ms: int, message_ms: int, claims: Pipe | None = None
+    ) -> None:
+        """`claims` is a pipe for claims alone: a sleeping agent's mail does not wait behind a busy one's outcomes."""
         self._pipe = pipe
+        self._claims = claims or pipe
         self.lease_ms = lease_ms
         self._content_ms = content_ms
         self._message_ms = message_ms
 
     async def aclose(self) -> None:
-        """Close the way to the scripts."""
+        """Close the ways to the scripts."""
         await self._pipe.aclose()
+        await self._claims.aclose()
 
-    def _call(self, script: str, agent: str, *args: Any) -> asyncio.Future[Any]:
+    def _call(
+        self, script: str, agent: str, *args: Any, pipe: Pipe | None = None
+    ) -> asyncio.Future[Any]:
         place = place_of(agent)
-        return self._pipe.begin(
+        return (pipe or self._pipe).begin(
             script, place.agenda, place.prefix, agent, self._content_ms, self._message_ms, *args
         )
 
@@ -188,7 +195,7 @@ class Delivery:
         reply = await self._call(
             "claim", agent, lane, self.lease_ms, most, CLAIM_BYTES, limits.connections, order, int(leave),
             pace.interval_us, pace.burst, limits.ambiguous_retries, int(listening), pace.per_day,
-            " ".join(map(str, pace.midnights)),
+            " ".join(map(str, pace.midnights)), pipe=self._claims,
         )  # fmt: skip
         if reply[0] in (FULL, PAUSED):
             return None
