@@ -44,6 +44,7 @@ SOCKET_SECONDS = 5.0
 HEALTH_SECONDS = 15
 LISTEN_SECONDS = 4  # less than the socket's time
 LISTEN_AGAIN_SECONDS = 1.0
+MOST_LEFT = 16  # rounds that one takes at once where all are busy
 
 Deliver = Callable[[str], Awaitable[None]]
 _decode_rung = msgspec.msgpack.Decoder(tuple[str, str]).decode
@@ -72,23 +73,24 @@ def rounds_pool(url: str) -> RoundsPool:
     )
 
 
-async def ring(pool: RoundsPool, agent: str) -> bool:
-    """Ask for a round. False where it could not be asked for; the sweep will.
+async def ring(pool: RoundsPool, *agents: str) -> bool:
+    """Ask for a round of each agent. False where they could not be asked for; the sweep will.
 
     What `enqueue_job` writes, in one round trip instead of three: the ids are our own, so nobody has to look whether
     one exists. A ring that is sent twice is a round too many.
     """
-    job_id = uuid.uuid4().hex
-    job = serialize_job(JOB, (agent,), {}, None, timestamp_ms(), serializer=msgspec.msgpack.encode)
     try:
         if pool.waiting >= MOST_WAITING:
             pool.waiting = await pool.zcard(QUEUE)
             if pool.waiting >= MOST_WAITING:
                 return False
         async with pool.pipeline(transaction=True) as pipe:
-            pipe.psetex(job_key_prefix + job_id, EXPIRES_SECONDS * 1000, job)
-            pipe.zadd(QUEUE, {job_id: timestamp_ms() + TAKEN_WITHIN_MS})
-            pipe.rpush(RUNG, msgspec.msgpack.encode((job_id, agent)))
+            jobs = {uuid.uuid4().hex: agent for agent in agents}
+            for job_id, agent in jobs.items():
+                job = serialize_job(JOB, (agent,), {}, None, timestamp_ms(), serializer=msgspec.msgpack.encode)
+                pipe.psetex(job_key_prefix + job_id, EXPIRES_SECONDS * 1000, job)
+            pipe.zadd(QUEUE, dict.fromkeys(jobs, timestamp_ms() + TAKEN_WITHIN_MS))
+            pipe.rpush(RUNG, *map(msgspec.msgpack.encode, jobs.items()))
             pipe.pexpire(RUNG, TAKEN_WITHIN_MS)
             pipe.zcard(QUEUE)
             *_, pool.waiting = await pipe.execute()
@@ -155,13 +157,19 @@ class RoundsWorker:
         while True:
             try:
                 rung = await self._pool.blpop([RUNG], timeout=LISTEN_SECONDS)  # type: ignore[misc]
+                if rung is None:
+                    continue
+                self._begin(rung[1])
+                # Others that wait have what is pushed before it is on the list: what lies there, nobody waits for.
+                for left in await self._pool.lpop(RUNG, MOST_LEFT) or ():  # type: ignore[misc]
+                    self._begin(left)
             except (RedisError, OSError):
                 await asyncio.sleep(LISTEN_AGAIN_SECONDS)
-                continue
-            if rung is not None:
-                job_id, agent = _decode_rung(rung[1])
-                # Among arq's own tasks, for which it and `stop` care.
-                self._worker.tasks[job_id] = asyncio.create_task(self._run_rung(job_id, agent))
+
+    def _begin(self, rung: bytes) -> None:
+        job_id, agent = _decode_rung(rung)
+        # Among arq's own tasks, for which it and `stop` care.
+        self._worker.tasks[job_id] = asyncio.create_task(self._run_rung(job_id, agent))
 
     async def _run_rung(self, job_id: str, agent: str) -> None:
         await self._run({"job_id": job_id}, agent)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from workers.round import Round
 
 MOST_CLAIMED = 16  # more would save little, and one claim holds Redis up for everybody
+HOLD_SECONDS = 3.0  # with less, a thousand agents that share a worker claim each message by itself
 LEDGER_PAUSE = 0.25  # seconds until a lane asks again, while the ledger is away
 SHORT_STOP = 1.0  # seconds; for a longer one no lane waits, for the sweep rings again
 LEAST_PAUSE = 0.02
@@ -138,9 +139,9 @@ class Lane:
             started = time.monotonic()
             done = await self._send_all(claim.messages)
             self._idle_since = time.monotonic()
-            # No more at once than it sent in the last second: what a lane holds, nobody else can send.
+            # No more at once than it sends in a few seconds: what a lane holds, nobody else can send.
             rate = done / max(self._idle_since - started, 1e-6)
-            self._batch = min(MOST_CLAIMED, max(1, int(rate)))
+            self._batch = min(MOST_CLAIMED, max(1, int(rate * HOLD_SECONDS)))
         else:
             linger_left = self._idle_since + self._carrier.linger - time.monotonic()
             await self._round.wait_for_mail(linger_left, claim.next_in_ms, spare=claim.bulk_waits)

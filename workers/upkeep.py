@@ -17,6 +17,7 @@ from workers.carrier import Carrier
 
 RENEW_SHARE = 0.2  # of the lease: one renewal may fail before a lane is lost, three before a message is
 RENEWED_AT_ONCE = 64  # agents; their calls travel together
+RUNG_AT_ONCE = 100
 SWEEPER = "pr:sweeper"
 EXPIRE_SECONDS = 1.0
 COLLECT_SECONDS = 30.0
@@ -100,13 +101,14 @@ class Sweep:
 
     async def _sweep(self) -> None:
         found = await asyncio.gather(*(self._delivery.sweep(p) for p in range(PARTITIONS)))
-        for agent in (agent for agents in found for agent in agents):
-            if self._is_unknown(agent):
-                continue
-            self._carrier.metrics.swept.inc()
-            # Where arq's Redis is away or full, the round is run here: the ledger alone is enough to deliver.
-            if not await rounds.ring(self._arq, agent):
-                self._carrier.deliver_beside(agent)
+        asleep = [agent for agents in found for agent in agents if not self._is_unknown(agent)]
+        for start in range(0, len(asleep), RUNG_AT_ONCE):
+            group = asleep[start : start + RUNG_AT_ONCE]
+            self._carrier.metrics.swept.inc(len(group))
+            # Where arq's Redis is away or full, the rounds are run here: the ledger alone is enough to deliver.
+            if not await rounds.ring(self._arq, *group):
+                for agent in group:
+                    self._carrier.deliver_beside(agent)
         if time.monotonic() - self._expired_at >= EXPIRE_SECONDS:
             self._expired_at = time.monotonic()
             await self._expire()
