@@ -34,7 +34,7 @@ chart: .venv/chart.stamp ## Judge the Helm chart: two Helms, schemas, promtool, 
 	@.ci/judges .venv/judges
 	@POSTROOM_IMAGE=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile tests/chart
 
-bench: .venv/bench.stamp ## Measure against baselines, with a verdict (10 to 15 minutes): ONLY=accept,deliver-smtp PAIRS=3
+bench: .venv/bench.stamp ## Measure against baselines, with a verdict (about 20 minutes): ONLY=accept,deliver-smtp PAIRS=3
 	@$(BIN)/python -m bench $(if $(ONLY),--only $(ONLY)) $(if $(PAIRS),--pairs $(PAIRS))
 
 check: .venv/test.stamp ## Lint, types, import contracts

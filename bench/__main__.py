@@ -23,9 +23,9 @@ SCENARIOS = {
     "end-to-end": 90,
     "latency": 110,
     "backlog": 120,
-    "agents": 120,
+    "agents": 115,
     "workers": 80,
-    "memory": 150,
+    "memory": 320,
     "neighbour": 130,
     "cost": 50,
 }
