@@ -87,7 +87,9 @@ async def ring(pool: RoundsPool, *agents: str) -> bool:
         async with pool.pipeline(transaction=True) as pipe:
             jobs = {uuid.uuid4().hex: agent for agent in agents}
             for job_id, agent in jobs.items():
-                job = serialize_job(JOB, (agent,), {}, None, timestamp_ms(), serializer=msgspec.msgpack.encode)
+                job = serialize_job(
+                    JOB, (agent,), {}, None, timestamp_ms(), serializer=msgspec.msgpack.encode
+                )
                 pipe.psetex(job_key_prefix + job_id, EXPIRES_SECONDS * 1000, job)
             pipe.zadd(QUEUE, dict.fromkeys(jobs, timestamp_ms() + TAKEN_WITHIN_MS))
             pipe.rpush(RUNG, *map(msgspec.msgpack.encode, jobs.items()))

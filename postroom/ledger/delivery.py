@@ -165,9 +165,7 @@ class Delivery:
         await self._pipe.aclose()
         await self._claims.aclose()
 
-    def _call(
-        self, script: str, agent: str, *args: Any, pipe: Pipe | None = None
-    ) -> asyncio.Future[Any]:
+    def _call(self, script: str, agent: str, *args: Any, pipe: Pipe | None = None) -> asyncio.Future[Any]:
         place = place_of(agent)
         return (pipe or self._pipe).begin(
             script, place.agenda, place.prefix, agent, self._content_ms, self._message_ms, *args
