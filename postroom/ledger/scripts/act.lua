@@ -40,8 +40,7 @@ local function hold(m)
 end
 
 local function let_go(m)
-    redis.call('HDEL', record_key(m.id), 'hd', 'hw', 'hu')
-    local due = tonumber(redis.call('HGET', record_key(m.id), 'na') or now)
+    local due = end_hold(m.id, now)
     redis.call('ZADD', QUEUES[m.priority], due, m.id)
     put_on_agenda(due)
     freed = freed or due <= now

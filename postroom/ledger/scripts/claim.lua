@@ -139,10 +139,7 @@ local function waits_on(m, queue)
     local till = tonumber(redis.call('HGET', record_key(m.id), 'hu') or 0)
     local next_at = time_ends(m, halt, now)
     if till > now then next_at = math.min(next_at, till)
-    elseif till > 0 then
-        redis.call('HDEL', record_key(m.id), 'hd', 'hw', 'hu')
-        next_at = tonumber(redis.call('HGET', record_key(m.id), 'na') or now)
-    end
+    elseif till > 0 then next_at = end_hold(m.id, now) end
     redis.call('ZADD', queue, next_at, m.id)
     return next_at > now
 end

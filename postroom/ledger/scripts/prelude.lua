@@ -200,6 +200,12 @@ local function end_superseded(m)
     if aggregate(m.recipients) ~= 'queued' then redis.call('HSET', record_key(m.id), 'w', 'superseded') end
 end
 
+-- Ends what holds up a single message; returns when it is due by itself.
+local function end_hold(id, now)
+    redis.call('HDEL', record_key(id), 'hd', 'hw', 'hu')
+    return tonumber(redis.call('HGET', record_key(id), 'na') or now)
+end
+
 -- When the first mail that is not leased is due, of these priorities.
 local function first_due(priorities)
     local first = nil

@@ -47,7 +47,7 @@ if m.state == 'queued' then
     local v = redis.call('HMGET', key, 'na', 'rs')
     local scheduled = not v[2] and tonumber(v[1] or now) > now
     if scheduled and not m.hold then return leave('scheduled') end
-    redis.call('HDEL', key, 'hd', 'hw', 'hu')
+    end_hold(m.id, now)
     if scheduled then return {'released', put_back(tonumber(v[1])), 'queued', 0} end
     redis.call('HDEL', key, 'rs')
     -- Others of its recipients may wait anyway: those in doubt join them.
