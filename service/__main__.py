@@ -5,25 +5,17 @@ import errno
 import os
 import socket
 import sys
-from typing import Any
 
-from granian import Granian
-from granian.constants import HTTPModes, Interfaces, Loops
+import uvloop
 
-from postroom.config.load import load_config
+from postroom.config.live import LiveConfig
 from postroom.errors import PostroomError
 from postroom.log import configure_logging, get_logger
 from postroom.settings import Settings, read_settings
-from postroom.startup import check_redis, judged_files, report
-
-# Granian's records go through our own pipeline, by way of the root logger.
-ONE_PIPELINE: dict[str, Any] = {
-    "version": 1,
-    "disable_existing_loggers": False,
-    "formatters": {},
-    "handlers": {},
-    "loggers": {"_granian": {"propagate": True}, "granian.access": {"propagate": True}},
-}
+from postroom.startup import check_redis, load_templates, report
+from postroom.templates import TemplateSet
+from service.app import build_app
+from service.server import ApiServer
 
 
 def main() -> int:
@@ -31,29 +23,20 @@ def main() -> int:
     try:
         settings = read_settings(os.environ)
         configure_logging(settings, "api")
-        config = load_config(settings.config, os.environ)
-        judged_files(config)  # the server's own process makes templates of them
+        live = LiveConfig.load(settings.config, os.environ)
+        templates = load_templates(live.current)
         _check_ports(settings)
-        asyncio.run(check_redis(config, get_logger()))
+        asyncio.run(check_redis(live.current, get_logger()))
+        uvloop.run(_serve(settings, live, templates))
     except PostroomError as error:
         report(error)
         return 1
-    Granian(
-        "service.app:create_app",
-        factory=True,
-        interface=Interfaces.ASGI,
-        http=HTTPModes.http1,
-        loop=Loops.uvloop,
-        address=settings.host,
-        port=settings.port,
-        workers=1,
-        backlog=2048,
-        log_dictconfig=ONE_PIPELINE,
-        log_access=False,
-        websockets=False,
-        workers_kill_timeout=30,
-    ).serve()
     return 0
+
+
+async def _serve(settings: Settings, live: LiveConfig, templates: TemplateSet) -> None:
+    server = ApiServer(settings.host, settings.port)
+    await server.run(lambda: build_app(settings, live, templates, lambda: server.ready))
 
 
 def _check_ports(settings: Settings) -> None:

@@ -1,8 +1,7 @@
 """The composition root of the API: read from top to bottom."""
 
 import asyncio
-import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -16,9 +15,9 @@ from postroom.config.live import LiveConfig
 from postroom.errors import Code, RefusedError
 from postroom.exporter import Exporter
 from postroom.ledger.clients import end_tasks
-from postroom.log import configure_logging, get_logger
+from postroom.log import get_logger
 from postroom.metrics import EdgeMetrics
-from postroom.settings import Settings, read_settings
+from postroom.settings import Settings
 from postroom.startup import settle
 from postroom.supervise import supervise
 from postroom.telemetry import Telemetry
@@ -40,16 +39,13 @@ from service.templates import TemplateDesk
 AnyRequest = Request[Any, Any, Any]
 
 
-def create_app() -> Edge:
-    """Build the API from this process's environment. What is wrong with it was told before the server started."""
-    settings = read_settings(os.environ)
-    configure_logging(settings, "api")
-    live = LiveConfig.load(settings.config, os.environ)
-    return build_app(settings, live, TemplateSet.load_folder(live.current.templates.dir))
+def build_app(
+    settings: Settings, live: LiveConfig, templates: TemplateSet, taken: Callable[[], bool] = lambda: True
+) -> Edge:
+    """Build the API: the desk behind the routes, the routes behind the edge.
 
-
-def build_app(settings: Settings, live: LiveConfig, templates: TemplateSet) -> Edge:
-    """Build the API: the desk behind the routes, the routes behind the edge."""
+    `taken` tells whether the server takes connections: until then, and once it is told to stop, it is not ready.
+    """
     log = get_logger()
     registry = CollectorRegistry()
     metrics = EdgeMetrics(registry)
@@ -70,7 +66,7 @@ def build_app(settings: Settings, live: LiveConfig, templates: TemplateSet) -> E
             registry,
             address=(settings.host, settings.metrics_port),
             refresh=exporter.refresh,
-            ready=lambda: not desk.draining,
+            ready=lambda: taken() and not desk.draining,
             heart=desk.heart,
             routes=admin_routes(operator, authenticator, metrics, log),
         )

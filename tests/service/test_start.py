@@ -9,6 +9,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from tests.redisd import RedisServer
 from tests.stack import ROOT, free_port
 
 SECRET = "sesam-4711-open"
+MOMENTS, LAST_MOMENT = 20, 0.1  # seconds
 GOOD = """
 [templates]
 dir = "{templates}"
@@ -88,6 +90,23 @@ def run(env: dict[str, str], *words: str) -> tuple[int, str]:
     """Run a package to its end; return its status and all it said."""
     ran = NURSERY.run(*(words or ("service",)), environ=env)
     return ran.code, ran.out + ran.err
+
+
+def until(condition: Callable[[], bool], log: Path) -> None:
+    """Wait for it, often."""
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.0005)
+
+
+def answers(url: str) -> bool:
+    """Whether there is an answer of 200."""
+    try:
+        with urllib.request.urlopen(url, timeout=5):
+            return True
+    except OSError:
+        return False
 
 
 @pytest.fixture
@@ -231,6 +250,48 @@ def test_without_an_append_only_file_a_warning_is_told(good):
     assert 0 == status
     assert "service.stopped" == service.until("service.stopped")["event"]
     assert SECRET not in service.log.read_text()
+
+
+@pytest.fixture
+def redis(good: Path) -> Iterator[RedisServer]:
+    """A Redis that is there."""
+    server = RedisServer(good)
+    server.start()
+    yield server
+    server.kill()
+
+
+def test_told_to_stop_while_it_starts_it_ends(good, redis):
+    """A SIGTERM is obeyed at whatever moment of the start it comes: each start is cut off a little later.
+
+    Until the event loop runs, the signal itself ends the process; from then on it ends as if nothing had been in hand.
+    """
+    codes = []
+    for moment in range(MOMENTS):
+        env = environ(good, redis.url)
+        log = good / f"{moment}.log"
+        log.touch()
+        process = NURSERY.start("service", environ=env, log=log)
+        until(lambda log=log: "config.warning" in log.read_text(), log)
+        time.sleep(moment * LAST_MOMENT / MOMENTS)
+        process.terminate()
+        codes.append(process.wait(5))
+        told = log.read_text()
+        assert "service.started" not in told or "service.stopped" in told, told
+    assert {0, -signal.SIGTERM} == set(codes)
+
+
+def test_ready_means_that_it_listens(good, redis):
+    """Whoever finds it ready on the port of the metrics is served on the other; told to stop then, it ends with 0."""
+    for turn in range(3):
+        env = environ(good, redis.url)
+        log = good / f"{turn}.log"
+        log.touch()
+        process = NURSERY.start("service", environ=env, log=log)
+        until(lambda env=env: answers(f"http://127.0.0.1:{env['POSTROOM_METRICS_PORT']}/readyz"), log)
+        assert answers(f"http://127.0.0.1:{env['POSTROOM_PORT']}/readyz")
+        process.terminate()
+        assert 0 == process.wait(5), log.read_text()
 
 
 def test_without_redis_it_starts_and_waits(good):
