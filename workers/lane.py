@@ -1,8 +1,9 @@
 """A lane: one connection and one claim at a time, for one agent.
 
-The connection is made before anything is claimed: what goes wrong with it is the channel's matter, and no message
-has been touched. A lane is on the ledger's list before it connects and until it has hung up, so that the agent's
-`connections` hold over all workers.
+A lane is on the ledger's list before it connects and until it has hung up, so that the agent's `connections` hold
+over all workers. The claim that puts it there brings the first message along, where nothing is known against the
+agent's channels. What goes wrong with the connection is the channel's matter: the message goes back untouched, to its
+old place.
 """
 
 import asyncio
@@ -61,41 +62,56 @@ class Lane:
         while not self._round.over and not self._left and not self._round.crowded:
             try:
                 await self._round.until_flowing()
-                if self._way is None or self._lingered():
-                    await self._hang_up()
-                    if not await self._is_needed():
-                        continue
-                if not await self._hold_connection():
-                    if (wait := self._round.ways.next_try()) > SHORT_STOP:
-                        return
-                    await self._round.pause(max(wait, LEAST_PAUSE))
-                    continue
-                claim = await self._claim(self._batch)
-                if claim is not None:
-                    await self._deliver(claim)
+                if not await self._work():
+                    return
             except LedgerError as error:
                 self._carrier.ledger_failed(error)
                 await self._round.pause(LEDGER_PAUSE)
 
+    async def _work(self) -> bool:
+        """Connect, claim and deliver; False where every channel stands still for a while, and the sweep rings again."""
+        claim = None
+        if self._way is None or self._lingered():
+            await self._hang_up()
+            claim = await self._first_claim()
+            if claim is None:
+                return True
+        if not await self._hold_connection(claim):
+            if (wait := self._round.ways.next_try()) > SHORT_STOP:
+                return False
+            await self._round.pause(max(wait, LEAST_PAUSE))
+            return True
+        if claim is None or not claim.messages:
+            claim = await self._claim(self._batch)
+        if claim is not None:
+            await self._deliver(claim)
+        return True
+
     def _lingered(self) -> bool:
         return time.monotonic() - self._idle_since >= self._carrier.linger
 
-    async def _is_needed(self) -> bool:
+    async def _first_claim(self) -> Claim | None:
         """Without a connection: stay on the ledger's list, or get on it, only where mail is due and may be sent."""
-        claim = await self._claim(0, leave=True)
+        claim = await self._claim(1 if self._round.ways.sound else 0, leave=True)
         if claim is None or self._left:
-            return False
+            return None
         if claim.bulk_waits:
             self._round.pass_on()
-        if not claim.more:  # mail is due, and the agent's rate is in the way, or it is left to other lanes
-            await self._round.wait_for_mail(PACE_SECONDS, claim.next_in_ms, spare=claim.bulk_waits)
-        return claim.more
+        if claim.messages or claim.more:
+            return claim
+        # Mail is due, and the agent's rate is in the way, or it is left to other lanes.
+        await self._round.wait_for_mail(PACE_SECONDS, claim.next_in_ms, spare=claim.bulk_waits)
+        return None
 
-    async def _hold_connection(self) -> bool:
-        """Have a ready connection in hand, before anything is claimed."""
-        await self._look_around()
-        if self._way is None:
-            self._way = await self._round.ways.open(self.id)
+    async def _hold_connection(self, claim: Claim | None) -> bool:
+        """Have a ready connection in hand; where there is none, what was claimed for it goes back untouched."""
+        try:
+            await self._look_around()
+            if self._way is None:
+                self._way = await self._round.ways.open(self.id)
+        finally:
+            if self._way is None and claim is not None and claim.messages:
+                self._carrier.give_back(self._agent, list(claim.messages), self._round.limits.pace)
         return self._way is not None
 
     async def _look_around(self) -> None:

@@ -130,6 +130,11 @@ class Ways:
         self._log.warning("channel.switched", channel=channel, instead_of=before, cause=cause)
         self._notes("channel.switched", agent=self._name, channel=channel, instead_of=before)
 
+    @property
+    def sound(self) -> bool:
+        """True where nothing is known against one of the channels."""
+        return any(self._faults.is_sound(channel.name) for channel in self._channels)
+
     def next_try(self, own: frozenset[str] | None = None) -> float:
         """Return the seconds until a channel may be tried again, or one of these."""
         return min(self._faults.closed_for(c.name) for c in self._channels if own is None or c.name in own)
