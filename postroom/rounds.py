@@ -43,11 +43,31 @@ MOST_WAITING = 10_000  # rounds nobody fetches: with no worker alive, ringing on
 SOCKET_SECONDS = 5.0
 HEALTH_SECONDS = 15
 LISTEN_SECONDS = 4  # less than the socket's time
+# Redis gives a ring to the worker that has waited longest. One that is busy begins to wait anew all the time, so that
+# any idle one goes before it.
+BUSY_LISTEN_SECONDS = 0.01
+BUSY_SHARE = 0.5  # of a core
+SHARE_SECONDS = 0.1  # of what time
 LISTEN_AGAIN_SECONDS = 1.0
 MOST_LEFT = 16  # rounds that one takes at once where all are busy
 
 Deliver = Callable[[str], Awaitable[None]]
 _decode_rung = msgspec.msgpack.Decoder(tuple[str, str]).decode
+
+
+class Busyness:
+    """Whether this process has used most of a core of late."""
+
+    def __init__(self) -> None:
+        self._busy, self._looked_at, self._used = False, time.monotonic(), time.process_time()
+
+    def look(self) -> bool:
+        """Return whether it is busy."""
+        now, used = time.monotonic(), time.process_time()
+        if (passed := now - self._looked_at) >= SHARE_SECONDS:
+            self._busy = used - self._used >= BUSY_SHARE * passed
+            self._looked_at, self._used = now, used
+        return self._busy
 
 
 class RoundsPool(ArqRedis):
@@ -109,9 +129,16 @@ class RoundsWorker:
     meanwhile, for a worker that dies with it. arq ends on many kinds of trouble; its owner then builds another.
     """
 
-    def __init__(self, pool: ArqRedis, deliver: Deliver, *, job_seconds: float) -> None:
-        """`deliver` is given an agent's name and must not raise; `job_seconds` is more than it ever takes."""
+    def __init__(
+        self, pool: ArqRedis, deliver: Deliver, *, job_seconds: float, busy: Callable[[], bool] | None = None
+    ) -> None:
+        """`deliver` is given an agent's name and must not raise; `job_seconds` is more than it ever takes.
+
+        `busy` tells whether this process has so much to do that another one should take a ring; unset, its use of the
+        processor does.
+        """
         self._pool = pool
+        self._busy = busy or Busyness().look
         self._deliver = deliver
         self._job_seconds = job_seconds
         self._listening: asyncio.Task[None] | None = None
@@ -158,7 +185,8 @@ class RoundsWorker:
     async def _listen(self) -> None:
         while True:
             try:
-                rung = await self._pool.blpop([RUNG], timeout=LISTEN_SECONDS)  # type: ignore[misc]
+                seconds = BUSY_LISTEN_SECONDS if self._busy() else LISTEN_SECONDS
+                rung = await self._pool.blpop([RUNG], timeout=seconds)  # type: ignore[misc,arg-type]
                 if rung is None:
                     continue
                 self._begin(rung[1])

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import pytest
@@ -13,6 +13,7 @@ from tests.ledger.harness import until
 from tests.redisd import RedisServer
 
 JOB_SECONDS = 30.0
+RINGS = 20
 
 
 class Crew:
@@ -107,3 +108,36 @@ async def test_rings_that_nobody_takes_do_not_fill_redis(crew: Crew, monkeypatch
 
 async def _both(crew: Crew) -> bool:
     return len(crew.begun) == 2
+
+
+async def test_an_idle_worker_goes_before_a_busy_one(crew: Crew):
+    """Each of them waits for a ring; the busy one begins to wait anew all the time, and so stands behind the other."""
+    taken: Counter[bool] = Counter()
+
+    async def waits() -> int:
+        return (await crew.pool.info("commandstats")).get("cmdstat_blpop", {"calls": 0})["calls"]
+
+    def worker(busy: bool) -> rounds.RoundsWorker:
+        async def deliver(_agent: str) -> None:
+            taken[busy] += 1
+
+        return rounds.RoundsWorker(crew.pool, deliver, job_seconds=JOB_SECONDS, busy=lambda: busy)
+
+    workers = [worker(True), worker(False)]
+    running = [asyncio.create_task(worker.run()) for worker in workers]
+    for number in range(RINGS):
+        before = await waits()
+        await until(lambda before=before: _grown(waits, before + 4), "the busy one has begun anew")
+        await rounds.ring(crew.pool, f"team-{number}")
+        await until(lambda number=number: _is(number + 1, taken.total), "the ring was taken")
+    await asyncio.gather(*(worker.stop(5) for worker in workers))
+    await end_tasks(*running)
+    assert taken[False] > 0.75 * RINGS
+
+
+async def _grown(count: Callable[[], Awaitable[int]], least: int) -> bool:
+    return await count() >= least
+
+
+async def _is(expected: int, count: Callable[[], int]) -> bool:
+    return count() == expected
