@@ -6,7 +6,7 @@ from zoneinfo import ZoneInfo
 
 from postroom.config.structs import Agent, Breaker
 from postroom.config.units import milliseconds, per_second
-from postroom.ledger.delivery import Limits, Pace
+from postroom.ledger.limits import Limits, Pace
 
 GUARDED_STOPS = 20  # shortest stops that a message waits whose refusal was taken for its channel's fault
 # So that the day is found although a clock is off, and whatever the hour of summer time.

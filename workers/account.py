@@ -3,15 +3,16 @@
 from structlog.typing import FilteringBoundLogger
 
 from postroom.ending import account_end
-from postroom.ledger.delivery import Claim, Claimed, Finished
+from postroom.ledger.claimed import Claim, Claimed
 from postroom.ledger.ends import Ended as EndedByItself
+from postroom.ledger.finished import Finished
 from postroom.log_events import QUIET_ENDS
 from postroom.metrics import CarrierMetrics, Children
 from postroom.origin import trace_id_of
 from postroom.states import State
 from postroom.tracing import Tracing, known
-from workers.attempt import Ended
 from workers.channels.seam import Way
+from workers.conclude import Ended
 from workers.stages import Stages
 
 

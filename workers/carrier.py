@@ -11,15 +11,19 @@ from postroom.config.structs import Config
 from postroom.config.units import seconds
 from postroom.failpoint import reach
 from postroom.ledger.changes import Notes
+from postroom.ledger.claimed import Claimed
 from postroom.ledger.clients import end_tasks
-from postroom.ledger.delivery import Claimed, Delivery, Finished, Pace
+from postroom.ledger.delivery import Delivery
 from postroom.ledger.errors import LedgerError
+from postroom.ledger.finished import Finished
+from postroom.ledger.limits import Pace
 from postroom.ledger.reading import Reading
 from postroom.outcome import ChannelFault
 from workers.account import Account
-from workers.attempt import Attempt, Ended
+from workers.attempt import Attempt
 from workers.bell import Bell
 from workers.channels.seam import Way
+from workers.conclude import Ended
 from workers.holdings import Holdings
 from workers.outbox import Outbox
 from workers.reload import start_over

@@ -6,7 +6,7 @@ from msgspec import Struct
 
 from postroom.config.structs import Breaker
 from postroom.config.units import milliseconds
-from postroom.ledger.delivery import Stop
+from postroom.ledger.limits import Stop
 from postroom.ledger.standing import Standing
 from postroom.outcome import BY_A_PERSON, Cause, ChannelFault
 

@@ -11,11 +11,11 @@ import time
 import uuid
 from typing import TYPE_CHECKING
 
-from postroom.ledger.delivery import Claim, Claimed
+from postroom.ledger.claimed import Claim, Claimed
 from postroom.ledger.errors import LedgerError
 from postroom.outcome import ChannelFault, DayUsedUpError, FenceLostError, TooLateError
-from workers.attempt import Ended
 from workers.channels.seam import Way
+from workers.conclude import Ended
 from workers.stages import Stages
 
 if TYPE_CHECKING:

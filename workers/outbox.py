@@ -8,8 +8,10 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from postroom.ledger.delivery import Delivery, Finish, Finished, Limits, Pace, read_finished
+from postroom.ledger.delivery import Delivery
 from postroom.ledger.errors import LedgerError, LedgerUnavailableError, LedgerUnconfirmedError
+from postroom.ledger.finished import Finish, Finished, read_finished
+from postroom.ledger.limits import Limits, Pace
 
 WORTH_ANOTHER_TRY = (LedgerUnavailableError, LedgerUnconfirmedError)
 PAUSES = (0.05, 0.1, 0.2, 0.5, 1.0)

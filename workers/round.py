@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from postroom.config.structs import Agent
-from postroom.ledger.delivery import Claim
+from postroom.ledger.claimed import Claim
 from postroom.pace import limits_of
 from workers.lane import Lane
 from workers.ways import Ways

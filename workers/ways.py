@@ -8,14 +8,15 @@ from structlog.typing import FilteringBoundLogger
 from postroom.config.rules import names_provider_files
 from postroom.config.structs import Agent, Breaker, SmtpChannel, kind_of
 from postroom.ledger.changes import Notes
-from postroom.ledger.delivery import Claimed, Delivery
+from postroom.ledger.claimed import Claimed
+from postroom.ledger.delivery import Delivery
 from postroom.ledger.reading import Reading
 from postroom.metrics import CarrierMetrics
 from postroom.outcome import Cause, ChannelFault, Deferred, Phase
-from workers.attempt import CLOSING, Ended
 from workers.channel_faults import HANGS_UP, ChannelFaults, stop_for
 from workers.channels.registry import open_channels
 from workers.channels.seam import Channel, Way
+from workers.conclude import CLOSING, Ended
 
 SLOW_SECONDS = 5.0  # a host that was silent for so long is evidence enough
 REFUSES_ALL = (

@@ -4,139 +4,19 @@ import asyncio
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from msgspec import Struct
 from redis.asyncio import Redis
 
-from postroom.ledger.codec import decode_payload
+from postroom.ledger.claimed import Claim, read_claim
 from postroom.ledger.ends import Ended, read_ended
 from postroom.ledger.files import collect_files
+from postroom.ledger.finished import Finish, Finished, read_finished
 from postroom.ledger.keys import PARTITIONS, agent_of, place_of, place_of_partition
+from postroom.ledger.limits import UNLIMITED, Limits, Pace, Stop
 from postroom.ledger.pipe import Pipe
-from postroom.message import Payload
 from postroom.outcome import ChannelFault
-from postroom.states import PRIORITIES, PROFILES, State
 
 CLAIM_BYTES = 1024 * 1024
 SWEEP_AGENTS = 5000
-FULL, PAUSED = b"full", b"paused"
-
-
-class Claimed(Struct, frozen=True, kw_only=True):
-    """A message in a lane's hands, until its lease ends or a newer fence is raised.
-
-    `waiting` are the recipients still to be sent to, as indexes. `maybe_taken_by` is the channel that an earlier
-    attempt may have gone out over without an answer; empty where there was none. `payload` is None where the
-    stored bytes cannot be read, which is a defect of ours and ends the message.
-    """
-
-    id: str
-    agent: str
-    fence: int
-    attempts: int
-    accepted_at: int
-    waiting: tuple[int, ...]
-    recipients: int
-    caller: str
-    client_ref: str
-    priority: str
-    retry_profile: str
-    template: str
-    blobs: int
-    maybe_taken_by: str = ""
-    payload: Payload | None
-
-
-class Lapsed(Struct, frozen=True):
-    """A message whose owner did not come back in time, and the phase it was in."""
-
-    id: str
-    phase: str
-    channel: str
-
-
-class Claim(Struct, frozen=True):
-    """What a claim brought. `next_in_ms` is None where nothing waits at all; `more` is due already.
-
-    `left`: the lane is off the ledger's list. `version` changes with whatever stands over the agent: a pause, a
-    preferred channel, a channel's fault. `bulk_waits`: bulk mail is due that this lane leaves to the others.
-    `narrowed`: the agent was asked to slow down, and has fewer connections for a while.
-    """
-
-    messages: tuple[Claimed, ...]
-    next_in_ms: int | None
-    more: bool
-    ended: tuple[Ended, ...] = ()
-    lapsed: tuple[Lapsed, ...] = ()
-    left: bool = False
-    version: int = 0
-    bulk_waits: bool = False
-    narrowed: bool = False
-
-
-class Pace(Struct, frozen=True):
-    """An agent's rate: microseconds a message (0: unlimited) and how many may go at once.
-
-    `per_day` are recipients (0: unlimited), `midnights` the ends of some days around now, in ms since the epoch.
-    """
-
-    interval_us: int = 0
-    burst: int = 1
-    per_day: int = 0
-    midnights: tuple[int, ...] = ()
-
-
-UNLIMITED = Pace()
-
-
-class Limits(Struct, frozen=True):
-    """What the ledger keeps an agent to, over all workers."""
-
-    connections: int = 10
-    pace: Pace = UNLIMITED
-    ambiguous_retries: int = 1  # of a message whose fate is unknown, where its policy is to try again
-    refusals: int = 1_000_000  # so many, and nothing sent in between, are the channel's fault
-    refusal_window_ms: int = 600_000
-    guarded_wait_ms: int = 20_000  # how long such a message lets others go first
-
-
-class Stop(Struct, frozen=True):
-    """How a channel's fault stops it: after how many within how long, and for how long, in ms."""
-
-    faults: int
-    window_ms: int
-    shortest_ms: int
-    longest_ms: int
-
-
-class Finished(Struct, frozen=True):
-    """Where a finished attempt left its message. `again`: this was written before, its reply got lost.
-
-    `guarded`: the refusal was taken for the channel's own fault, and the message waits untouched. `slow`: the
-    channel puts off one message after the other, and sends none.
-    """
-
-    state: State
-    next_in_ms: int | None
-    age_ms: int
-    priority: str
-    again: bool
-    guarded: bool = False
-    slow: bool = False
-
-
-class Finish(Struct, frozen=True, kw_only=True):
-    """An attempt's outcome as it is written. `codes`: a letter a recipient (s, f, d, a, - if not in it).
-
-    `channel` is empty where a refusal says nothing about it, since the mail was never shown to it.
-    """
-
-    id: str
-    fence: int
-    codes: str
-    delay_ms: int
-    event: str
-    replies: tuple[tuple[int, str], ...] = ()
-    channel: str = ""
 
 
 class Cursor(NamedTuple):
@@ -195,20 +75,7 @@ class Delivery:
             pace.interval_us, pace.burst, limits.ambiguous_retries, int(listening), pace.per_day,
             " ".join(map(str, pace.midnights)), pipe=self._claims,
         )  # fmt: skip
-        if reply[0] in (FULL, PAUSED):
-            return None
-        _, next_in, more, claimed, ended, lapsed, left, version, bulk_waits, narrowed = reply
-        return Claim(
-            tuple(_read_claimed(agent, row) for row in claimed),
-            None if next_in < 0 else next_in,
-            bool(more),
-            tuple(map(read_ended, ended)),
-            tuple(Lapsed(i.decode(), phase.decode(), c.decode()) for i, phase, c in lapsed),
-            bool(left),
-            version,
-            bool(bulk_waits),
-            bool(narrowed),
-        )
+        return read_claim(agent, reply)
 
     async def advance(
         self, message_id: str, fence: int, known: str, channel: str, pace: Pace = UNLIMITED
@@ -331,47 +198,3 @@ class Delivery:
         It has answered for a message, which counts once its stop is over, or it was probed since.
         """
         return bool(await self._call("mend", agent, channel, int(probed)))
-
-
-def read_finished(reply: list[Any]) -> Finished | None:
-    """Read where an outcome left its message; None where somebody else owns it."""
-    if reply[0] == b"stale":
-        return None
-    word, state, next_in, age, priority, *said = reply
-    return Finished(
-        State(state.decode()),
-        None if next_in < 0 else next_in,
-        age,
-        PRIORITIES[priority.decode()],
-        said == [b"again"],
-        word == b"guarded",
-        said == [b"slow"],
-    )
-
-
-def _read_claimed(agent: str, row: list[Any]) -> Claimed:
-    message_id, fence, attempts, accepted_at, letters, fields, stored = row
-    ref, ref_rest, caller, priority, profile, template, blobs, channel = (
-        f.decode() if f else "" for f in fields
-    )
-    try:
-        payload = decode_payload(stored)
-    except ValueError:
-        payload = None
-    return Claimed(
-        id=message_id.decode(),
-        agent=agent,
-        fence=fence,
-        attempts=attempts,
-        accepted_at=accepted_at,
-        waiting=tuple(i for i, letter in enumerate(letters.decode()) if letter in "qr"),
-        recipients=len(letters),
-        caller=caller,
-        client_ref=ref + ref_rest,
-        priority=PRIORITIES[priority],
-        retry_profile=PROFILES[profile or "s"],
-        template=template,
-        blobs=int(blobs or 0),
-        maybe_taken_by=channel,
-        payload=payload,
-    )

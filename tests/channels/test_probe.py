@@ -14,7 +14,8 @@ import pytest
 import trustme
 
 from postroom.ledger.clients import connection_maker, reading_client
-from postroom.ledger.delivery import Delivery, Stop
+from postroom.ledger.delivery import Delivery
+from postroom.ledger.limits import Stop
 from postroom.ledger.pipe import ScriptPipe
 from postroom.ledger.reading import Reading
 from postroom.outcome import Cause, ChannelFault, Phase

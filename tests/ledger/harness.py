@@ -12,9 +12,12 @@ from postroom.ids import new_message_id
 from postroom.ledger import keys
 from postroom.ledger.accept import Acceptance, Created, Offer
 from postroom.ledger.balance import Balance
+from postroom.ledger.claimed import Claim, Claimed
 from postroom.ledger.clients import connection_maker, reading_client
-from postroom.ledger.delivery import Claim, Claimed, Delivery, Finish, Limits, Pace
+from postroom.ledger.delivery import Delivery
 from postroom.ledger.digests import Digests
+from postroom.ledger.finished import Finish
+from postroom.ledger.limits import Limits, Pace
 from postroom.ledger.operating import Operating
 from postroom.ledger.pipe import ScriptPipe
 from postroom.ledger.reading import Reading, StoredMessage

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from postroom.ledger import keys
 from postroom.ledger.changes import Journal
-from postroom.ledger.delivery import Cursor, Limits, Pace
+from postroom.ledger.delivery import Cursor
+from postroom.ledger.limits import Limits, Pace
 from tests.ledger.harness import AGENT, LEASED, Ledger, queue_key, until
 from tests.ledger.operator import accept_of, do
 

@@ -6,8 +6,10 @@ import time
 import pytest
 
 from postroom.ledger import keys
-from postroom.ledger.delivery import CLAIM_BYTES, Lapsed, Limits, Pace
+from postroom.ledger.claimed import Lapsed
+from postroom.ledger.delivery import CLAIM_BYTES
 from postroom.ledger.ends import Ended
+from postroom.ledger.limits import Limits, Pace
 from postroom.message import Content
 from postroom.states import State
 from tests.ledger.harness import AGENT, agent_key, make_offer, queue_key, until

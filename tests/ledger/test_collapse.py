@@ -3,8 +3,8 @@
 import pytest
 
 from postroom.ledger.accept import Brake, Created
-from postroom.ledger.delivery import Pace
 from postroom.ledger.errors import LedgerFullError
+from postroom.ledger.limits import Pace
 from postroom.states import State
 from tests.ledger.harness import DAY_MS, DIGESTS, agent_key, make_offer
 from tests.ledger.operator import do

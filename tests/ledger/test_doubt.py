@@ -2,7 +2,7 @@
 
 import pytest
 
-from postroom.ledger.delivery import Pace
+from postroom.ledger.limits import Pace
 from postroom.states import State
 from tests.ledger.harness import AGENT, DAY_MS
 from tests.ledger.operator import do, make_unconfirmed

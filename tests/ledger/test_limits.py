@@ -2,7 +2,7 @@
 
 import pytest
 
-from postroom.ledger.delivery import Limits, Pace, Stop
+from postroom.ledger.limits import Limits, Pace, Stop
 from postroom.outcome import Cause, ChannelFault, Phase
 from postroom.states import State
 from tests.ledger.harness import AGENT, agent_key

@@ -17,7 +17,8 @@ from hypothesis.stateful import (
 
 from postroom.ledger import keys
 from postroom.ledger.accept import Created, Exists
-from postroom.ledger.delivery import Claimed, Pace
+from postroom.ledger.claimed import Claimed
+from postroom.ledger.limits import Pace
 from postroom.states import State
 from tests.ledger.harness import AGENT, LEASED, Ledger, make_offer
 

@@ -3,7 +3,7 @@
 import pytest
 
 from postroom.ledger import keys
-from postroom.ledger.delivery import Limits
+from postroom.ledger.limits import Limits
 from postroom.ledger.operating import CHANGED, Position
 from postroom.states import State
 from tests.ledger.harness import AGENT, agent_key, until

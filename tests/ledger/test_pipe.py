@@ -7,13 +7,13 @@ from redis.asyncio import Redis
 
 from postroom.ledger.accept import Created, Exists
 from postroom.ledger.clients import connection_maker
-from postroom.ledger.delivery import Pace, Stop
 from postroom.ledger.errors import (
     LedgerError,
     LedgerFullError,
     LedgerUnavailableError,
     LedgerUnconfirmedError,
 )
+from postroom.ledger.limits import Pace, Stop
 from postroom.ledger.pipe import MAX_BATCH, ScriptPipe
 from postroom.outcome import Cause, ChannelFault, Phase
 from postroom.states import State

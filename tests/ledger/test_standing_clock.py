@@ -1,7 +1,8 @@
 """Deadlines while an agent stands still: the patient ones wait with it, the absolute ones do not."""
 
-from postroom.ledger.delivery import Cursor, Stop
+from postroom.ledger.delivery import Cursor
 from postroom.ledger.keys import agent_of, place_of, record_key
+from postroom.ledger.limits import Stop
 from postroom.outcome import Cause, ChannelFault, Phase
 from postroom.states import State
 from tests.ledger.harness import AGENT, agent_key, until

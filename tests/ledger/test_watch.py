@@ -2,9 +2,9 @@
 
 import pytest
 
-from postroom.ledger.delivery import Pace, Stop
 from postroom.ledger.errors import LedgerUnavailableError
 from postroom.ledger.keys import PARTITIONS, agent_of, place_of
+from postroom.ledger.limits import Pace, Stop
 from postroom.ledger.watch import HELD_LOOKED_AT, Fitness, QueueDepth, _version
 from postroom.outcome import Cause, ChannelFault, Phase
 from tests.ledger.harness import AGENT, Ledger, agent_key, make_offer, queue_key, until
