@@ -118,7 +118,7 @@ class CanarySender:
         assert isinstance(reply, Created)
         if reply.ring:
             self._desk.ring(name)
-        self._desk.account(Accepted(offer, reply, None), origin)
+        self._desk.account.accepted(Accepted(offer, reply, None), origin)
         return replace(beat, id=offer.id, accept_us=origin.since())
 
     def _make_offer(self, name: str, agent: Agent, canary: Canary, turn: int, origin: Origin) -> Offer:

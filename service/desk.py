@@ -3,36 +3,30 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
 
 from structlog.typing import FilteringBoundLogger
 
 from postroom import rounds
-from postroom.config.change import Change
 from postroom.config.structs import Config
 from postroom.config.units import milliseconds
-from postroom.ending import account_end
 from postroom.errors import Code, RefusedError
 from postroom.heart import Heart
-from postroom.ledger.accept import Acceptance, Offer
+from postroom.ledger.accept import Acceptance
 from postroom.ledger.changes import Journal, Notes
 from postroom.ledger.clients import end_tasks, open_pipe, reading_client
 from postroom.ledger.digests import Digests
-from postroom.ledger.ends import Ended
 from postroom.ledger.errors import LedgerUnavailableError, LedgerUnconfirmedError
 from postroom.ledger.files import Files
-from postroom.ledger.keys import agent_of
 from postroom.ledger.reading import Reading
-from postroom.ledger.record import Record
 from postroom.ledger.watch import FULL_SHARE, Watch
 from postroom.library import publish_templates
-from postroom.metrics import Children, EdgeMetrics
+from postroom.metrics import EdgeMetrics
 from postroom.origin import Origin
 from postroom.shelf import Shelf
-from postroom.states import State
 from postroom.supervise import supervise
 from postroom.templates import TemplateSet
 from service.accept import Accepted, AcceptMessage, storage_full, unavailable
+from service.account import Account
 from service.auth import Identity
 from service.rehearse import DryRunView, rehearse
 from service.schema import Decoded
@@ -50,7 +44,7 @@ class Desk:
     ) -> None:
         self.retention = config.retention.message
         self.metrics = metrics
-        self._counted = Children(metrics.accepted)
+        self.account = Account(metrics, log)
         self.draining = False
         self.heart = Heart()
         self.redis_ok: bool | None = None  # not looked yet
@@ -87,11 +81,6 @@ class Desk:
         self._accept = AcceptMessage(self.shelf, self.acceptance, files, self.digests, self.ring)
         self.cancel = self.acceptance.cancel
 
-    def apply(self, change: Change) -> None:
-        """Forget what was counted of agents that are configured no longer."""
-        for agent in change.removed:
-            self._counted.forget(agent, at=1)
-
     async def accept(self, identity: Identity, decoded: Decoded, origin: Origin) -> Accepted:
         """Accept a request; see `AcceptMessage`."""
         try:
@@ -117,65 +106,6 @@ class Desk:
         if self._refusal is not None:
             raise self._refusal
 
-    def account_file(self, caller: str, *, size: int, new: bool, request_id: str) -> None:
-        """Count and log an upload."""
-        self.metrics.files.labels(caller, "kept" if new else "known").inc()
-        self._log.info("file.kept", request_id=request_id, caller=caller, size=size, new=new)
-
-    def account(self, accepted: Accepted, origin: Origin) -> None:
-        """Count and log an acceptance."""
-        if accepted.created is None:
-            self._account_replay(accepted.record, origin)
-            return
-        offer = accepted.offer
-        assert offer is not None
-        self._counted[offer.caller, offer.agent, offer.priority].inc()
-        # Spelt out rather than bound: binding makes a logger for each message.
-        self._log.info(
-            "message.accepted",
-            request_id=origin.request_id,
-            trace_id=origin.trace_id,
-            caller=offer.caller,
-            agent=offer.agent,
-            message_id=offer.id,
-            client_ref=offer.client_ref,
-            priority=offer.priority,
-            recipients=len(offer.payload.recipients),
-            template=offer.payload.template.name if offer.payload.template else None,
-        )
-        if accepted.created.braked:
-            self._account_braked(offer, first=accepted.created.storm_began)
-        for ended in accepted.created.superseded:
-            self._account_end(ended, superseded_by=offer.id, ended_by_request=origin.request_id)
-
-    def _account_replay(self, record: Record | None, origin: Origin) -> None:
-        assert record is not None
-        self.metrics.replays.labels(record.caller, "replay").inc()
-        self._log.info(
-            "message.replayed",
-            request_id=origin.request_id,
-            trace_id=origin.trace_id,
-            caller=record.caller,
-            agent=record.agent,
-            message_id=record.id,
-            client_ref=record.client_ref,
-        )
-
-    def _account_braked(self, offer: Offer, *, first: bool) -> None:
-        self.metrics.storm_braked.labels(offer.agent).inc()
-        if first:
-            template = offer.payload.template
-            self._log.warning(
-                "storm.braked",
-                agent=offer.agent,
-                caller=offer.caller,
-                template=template.name if template else None,
-                message_id=offer.id,
-            )
-
-    def _account_end(self, ended: Ended, **why: Any) -> None:
-        account_end(self.metrics, self._log, ended, **why)
-
     async def lapse(self, message_id: str) -> bool:
         """End a message whose time is up, as well as Redis lets us; True where this call ended it."""
         try:
@@ -184,14 +114,8 @@ class Desk:
             return False
         if ended is None:
             return False
-        self._account_end(ended)
+        self.account.ended(ended)
         return True
-
-    def account_cancelled(self, ended: Ended, request_id: str) -> None:
-        """Count and log a message that was called back, as what it ended: an earlier attempt may have reached some."""
-        if ended.state == State.CANCELLED:
-            self.metrics.cancelled.labels(ended.caller, agent_of(ended.id)).inc()
-        self._account_end(ended, ended_by_request=request_id)
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[None]:

@@ -18,7 +18,8 @@ from postroom.message import Attachment, Content, Mail
 from postroom.shelf import Shelf
 from postroom.templates import RenderError, Template
 from postroom.templates.manifest import Delivery
-from service.accept import NO_DEFAULTS, UNTIMELY
+from service.accept import UNTIMELY
+from service.offer import NO_DEFAULTS
 from service.schema import FAULTS_DETAIL, MessageRequest
 
 

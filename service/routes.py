@@ -61,7 +61,7 @@ async def upload_file(request: AnyRequest) -> Response[bytes]:
     lifetime = lifetimes[0] if lifetimes else None
     arrival = arrival_of(request.scope)
     file, new = await desk.keep_file(identity.name, kind, arrival.body, lifetime)
-    desk.account_file(identity.name, size=file.size, new=new, request_id=arrival.origin.request_id)
+    desk.account.file(identity.name, size=file.size, new=new, request_id=arrival.origin.request_id)
     return Response(_encode(view_file(file)), status_code=201 if new else 200, media_type=JSON)
 
 
@@ -129,7 +129,7 @@ async def cancel_message(request: AnyRequest, message_id: FromPath[str]) -> Resp
         detail = f"The message is {cancelled.state}: it can only be cancelled before it goes to the channel."
         raise RefusedError(Code.TOO_LATE, detail, message_id=message_id)
     if cancelled.ended is not None:
-        desk.account_cancelled(cancelled.ended, arrival_of(request.scope).origin.request_id)
+        desk.account.cancelled(cancelled.ended, arrival_of(request.scope).origin.request_id)
     stored = await read_own(desk, identity, message_id)
     agent = identity.config.agents.get(stored.record.agent)
     return Response(_encode(view_message(stored, agent, desk.retention)), media_type=JSON)

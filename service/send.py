@@ -39,7 +39,7 @@ class SendMessage:
             found = await self._desk.rehearse(identity, _with_any_ref(wanted), arrival.origin)
             return Reply(200, (), _encode(found))
         accepted = await self._desk.accept(identity, wanted, arrival.origin)
-        self._desk.account(accepted, arrival.origin)
+        self._desk.account.accepted(accepted, arrival.origin)
         view = await self._view(identity, accepted)
         arrival.message_id = view.id
         replayed = accepted.created is None
