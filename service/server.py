@@ -72,6 +72,11 @@ class ApiServer:
             await asyncio.wait_for(serving, DRAIN_SECONDS)
         except FatalError as error:
             raise PostroomError(f"the API does not start: {error}") from None
+        except RuntimeError as error:
+            if self._listening:
+                raise
+            reason = str(error).partition("\n")[0]
+            raise PostroomError(f"cannot listen on {self._host}:{self._port}: {reason}") from None
         except TimeoutError:
             raise PostroomError(f"requests were still in hand {DRAIN_SECONDS:g} s after the end") from None
 
