@@ -17,6 +17,8 @@ from postroom.templates import TemplateSet
 from service.app import build_app
 from service.server import ApiServer
 
+INTERRUPTED = 130  # as a shell has it
+
 
 def main() -> int:
     """Serve until SIGTERM or SIGINT; 1 where it cannot start, with the reason on stderr."""
@@ -31,6 +33,8 @@ def main() -> int:
     except PostroomError as error:
         report(error)
         return 1
+    except KeyboardInterrupt:  # before anything is served, which has handlers of its own
+        return INTERRUPTED
     return 0
 
 

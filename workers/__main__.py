@@ -13,6 +13,8 @@ from postroom.settings import read_settings
 from postroom.startup import check_redis, load_templates, report
 from workers.worker import WorkerProcess
 
+INTERRUPTED = 130  # as a shell has it
+
 
 def main() -> int:
     """Deliver until SIGTERM or SIGINT; 1 where it cannot start, with the reason on stderr."""
@@ -26,6 +28,8 @@ def main() -> int:
     except PostroomError as error:
         report(error)
         return 1
+    except KeyboardInterrupt:  # before anything is served, which has handlers of its own
+        return INTERRUPTED
     return 0
 
 
