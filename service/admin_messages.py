@@ -1,6 +1,5 @@
 """An operator's acts on messages: one by its id, or all that a filter names."""
 
-import time
 from collections.abc import Callable
 
 import msgspec
@@ -98,14 +97,14 @@ class MessageActs:
         at = body.at or Place(agent=await self._desk.check_agent(agent), till=act.till)
         if body.fixes_moment:
             return Acted(0, 0, at), False
-        until, before = time.monotonic() + ACT_SECONDS, at.done
-        async for found in self._desk.operating.act(act, agent, at.position):
-            self._desk.account(found.ended)
+        before, goes_on = at.done, False
+        async for found in self._desk.operating.act(act, agent, at.position, seconds=ACT_SECONDS):
+            await self._desk.account(found.ended)
             if found.ring:
                 self._desk.ring(agent)
-            at = _place_after(at, found)
-            if found.goes_on is not None and time.monotonic() > until:
-                return _acted(at, at), at.done > before
+            at, goes_on = _place_after(at, found), found.goes_on is not None
+        if goes_on:
+            return _acted(at, at), at.done > before
         following = None if body.filter.agent else await self._next_agent(agent)
         return _acted(at, _place_of(following, at) if following else None), at.done > before
 
@@ -131,7 +130,7 @@ class MessageActs:
             raise _not_found()
         if resolved.by_us:
             if resolved.ended is not None:
-                self._desk.account([resolved.ended])
+                await self._desk.account([resolved.ended])
             await self._tell(call, body, verb)
         return Done(message_id, resolved.by_us, resolved.state, say(resolved))
 

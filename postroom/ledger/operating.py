@@ -1,5 +1,8 @@
 """The operator's side of the ledger: pause and resume agents, act on waiting mail, try or settle a message again."""
 
+import asyncio
+import math
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -10,7 +13,7 @@ from postroom.ledger.keys import agent_of, place_of
 from postroom.ledger.pipe import Pipe
 from postroom.ledger.resolved import Resolved, read_resolved
 
-LOOKED_AT, CHANGED = 200, 60  # of one slice: two or three milliseconds of Redis's time
+LOOKED_AT, CHANGED = 200, 60  # of one slice: a few milliseconds of Redis's time
 MOST_PASSES = 5
 SHORT = 64  # bytes of a record's field, a hold's reason among them
 INTERACTIVE_MS, STANDARD_MS = 15 * 60 * 1000, 24 * 3600 * 1000
@@ -119,16 +122,24 @@ class Operating:
         """Let a channel go first for a while, or none where it is empty; return when that ends, in ms, or 0."""
         return int(await self._call("prefer", agent, channel, lasts_ms))
 
-    async def act(self, act: Act, agent: str, start: Position | None = None) -> AsyncIterator[Slice]:
+    async def act(
+        self, act: Act, agent: str, start: Position | None = None, *, seconds: float = math.inf
+    ) -> AsyncIterator[Slice]:
         """Act on an agent's waiting mail, a slice at a time, from `start` on.
 
-        What is in a worker's hands moves while we look, so passes are made until one changes nothing.
+        While one is looked at, Redis works at the next; none is begun after so many seconds. What is in a worker's
+        hands moves while we look, so passes are made until one changes nothing.
         """
-        position: Position | None = start or Position()
-        while position is not None:
-            found = await self._act_once(act, agent, position)
+        until = time.monotonic() + seconds
+        coming: asyncio.Future[Slice] | None = self._begin(act, agent, start or Position())
+        while coming is not None:
+            found = await coming
+            goes_on = found.goes_on if time.monotonic() <= until else None
+            coming = self._begin(act, agent, goes_on) if goes_on is not None else None
             yield found
-            position = found.goes_on
+
+    def _begin(self, act: Act, agent: str, at: Position) -> asyncio.Future[Slice]:
+        return asyncio.ensure_future(self._act_once(act, agent, at))
 
     async def _act_once(self, act: Act, agent: str, at: Position) -> Slice:
         wanted = act.wanted

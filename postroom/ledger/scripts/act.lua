@@ -18,7 +18,9 @@ local halt = read_halt()
 local done, late, freed, ended, bytes = 0, 0, false, {}, 0
 local some_were_late = not counts_only and redis.call('EXISTS', LATE) == 1
 
+local matches_all = template == '' and caller == '' and before == 0
 local function matches(id)
+    if matches_all then return true end
     local v = redis.call('HMGET', record_key(id), 't', 'd', 'a')
     if not v[3] then return false end
     if template ~= '' and string.sub(v[1] or '', 1, #template + 1) ~= template .. '@' then return false end

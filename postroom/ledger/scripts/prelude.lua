@@ -159,32 +159,32 @@ local function retire(m, state, now, more)
     let_files_go(m, now, content_ms)
 end
 
--- Ends a message that no attempt ends; `how` is what `Ended.how` says of it. Returns what is told of its end: {id,
--- state, priority, ms since accepted, how, attempts, channel of the last one, record fields, payload}.
-local function end_untried(m, how, now)
+-- Ends a message that no attempt ends; `how` is what `Ended.how` says of it, `more` are further fields to set. Returns
+-- what is told of its end: {id, state, priority, ms since accepted, how, attempts, channel of the last one, record
+-- fields, payload}.
+local function end_untried(m, how, now, more)
     local state = aggregate(m.recipients)
     local shown = redis.call('HMGET', record_key(m.id), 'c', 'c2', 'd', 't')
     -- Before it may be dropped: its head has the request and the trace that it came with.
     local payload = redis.call('GET', payload_key(m.id)) or ''
-    retire(m, state, now)
+    retire(m, state, now, more)
     return {m.id, state, m.priority, now - m.accepted, how, m.attempts, m.channel, shown, payload}
 end
 
 -- Cancels what still waits of a message, before its commit mark. Raising the fence stops the worker that may hold it.
 -- `why` is kept where it was not simply the caller's wish. Returns what is told of its end.
 local function call_back(m, now, why)
-    redis.call('HSET', record_key(m.id), 'f', m.fence + 1)
-    if why ~= '' then redis.call('HSET', record_key(m.id), 'w', why) end
+    local more = {'f', m.fence + 1}
+    if why ~= '' then more[3], more[4] = 'w', why end
     m.recipients = end_waiting(m.recipients, 'c')
-    return end_untried(m, why == 'superseded' and why or 'cancelled', now)
+    return end_untried(m, why == 'superseded' and why or 'cancelled', now, more)
 end
 
 -- Ends what still waits of a message whose time is up. The fence is raised for whoever believes that he holds it.
 -- Returns what is told of its end.
 local function expire(m, now)
-    redis.call('HSET', record_key(m.id), 'f', m.fence + 1)
     m.recipients = end_waiting(m.recipients, 'x')
-    return end_untried(m, 'expired', now)
+    return end_untried(m, 'expired', now, {'f', m.fence + 1})
 end
 
 -- A newer message with the same collapse key took the place of these recipients while the channel might already have
