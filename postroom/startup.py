@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import signal
 import sys
 from collections.abc import Mapping
 
@@ -93,6 +94,14 @@ async def check_redis(config: Config, log: FilteringBoundLogger) -> None:
         raise PostroomError(f"Redis {fitness.too_old} is too old: Postroom needs Redis 6.2 or Valkey")
     if fitness.durable is False:
         log.warning("redis.not_durable", remedy="set appendonly yes, or a restart of Redis loses queued mail")
+
+
+def leave_when_told() -> None:
+    """Until an event loop has handlers of its own, SIGTERM ends the process at once, with 0: nothing is in hand yet.
+
+    The first process of a container would otherwise not hear it at all.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
 
 
 def report(error: PostroomError) -> None:

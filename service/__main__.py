@@ -12,7 +12,7 @@ from postroom.config.live import LiveConfig
 from postroom.errors import PostroomError
 from postroom.log import configure_logging, get_logger
 from postroom.settings import Settings, read_settings
-from postroom.startup import check_redis, load_templates, report
+from postroom.startup import check_redis, leave_when_told, load_templates, report
 from postroom.templates import TemplateSet
 from service.app import build_app
 from service.server import ApiServer
@@ -22,6 +22,7 @@ INTERRUPTED = 130  # as a shell has it
 
 def main() -> int:
     """Serve until SIGTERM or SIGINT; 1 where it cannot start, with the reason on stderr."""
+    leave_when_told()
     try:
         settings = read_settings(os.environ)
         configure_logging(settings, "api")

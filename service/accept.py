@@ -105,7 +105,7 @@ class AcceptMessage:
         checked = Checked(decoded, agent, self._templates, files)
         checked.raise_faults()
         checked.check_sender_allowed(agent)
-        return make_offer(identity, agent, decoded.request, checked, self._digests(), origin), agent
+        return make_offer(identity, agent, decoded.request, checked, self._digests, origin), agent
 
     async def _bring_version(self, chosen: TemplateChoice | None) -> None:
         """Bring the version here that a request names, if it names one and there is one."""

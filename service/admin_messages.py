@@ -1,6 +1,7 @@
 """An operator's acts on messages: one by its id, or all that a filter names."""
 
 from collections.abc import Callable
+from contextlib import aclosing
 
 import msgspec
 
@@ -98,11 +99,12 @@ class MessageActs:
         if body.fixes_moment:
             return Acted(0, 0, at), False
         before, goes_on = at.done, False
-        async for found in self._desk.operating.act(act, agent, at.position, seconds=ACT_SECONDS):
-            await self._desk.account(found.ended)
-            if found.ring:
-                self._desk.ring(agent)
-            at, goes_on = _place_after(at, found), found.goes_on is not None
+        async with aclosing(self._desk.operating.act(act, agent, at.position, seconds=ACT_SECONDS)) as slices:
+            async for found in slices:
+                await self._desk.account(found.ended)
+                if found.ring:
+                    self._desk.ring(agent)
+                at, goes_on = _place_after(at, found), found.goes_on is not None
         if goes_on:
             return _acted(at, at), at.done > before
         following = None if body.filter.agent else await self._next_agent(agent)

@@ -1,5 +1,6 @@
 """What a request offers to the ledger: itself, with what its template and its agent say where it is silent."""
 
+from collections.abc import Callable
 from datetime import datetime
 from functools import lru_cache
 
@@ -26,19 +27,19 @@ def make_offer(
     agent: Agent,
     request: MessageRequest,
     checked: Checked,
-    digests: Digests,
+    digest_key: Callable[[], Digests],
     origin: Origin,
 ) -> Offer:
     """Return what a checked request offers to the ledger.
 
     Raises:
-        RefusedError: 403, the caller may not ask for this priority.
+        RefusedError: 403, the caller may not ask for this priority; 503 where the digest key is not known yet.
     """
     delivery = checked.template.delivery if checked.template else NO_DEFAULTS
     priority = request.priority or delivery.priority or "normal"
     if priority not in identity.caller.priorities:
         raise RefusedError(Code.PRIORITY_NOT_ALLOWED, "The caller's priorities do not include this one.")
-    message_id = new_message_id(request.agent)
+    message_id, digests = new_message_id(request.agent), digest_key()
     assert request.client_ref is not None
     profile = delivery.retry_profile or agent.retry_profile
     payload = _make_payload(message_id, agent, request, checked, delivery, origin)

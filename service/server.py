@@ -2,7 +2,7 @@
 
 import asyncio
 import signal
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from typing import Any
 
 from granian.constants import HTTPModes, Interfaces
@@ -15,7 +15,8 @@ from postroom.ledger.clients import end_tasks
 
 # What is in hand when it is told to stop has 10 s for its body and 2 s for the ledger; idle connections end at once.
 DRAIN_SECONDS = 30.0
-LOOK_SECONDS = 0.01
+START_SECONDS = 10.0  # how long one that is told to stop while it starts is waited for
+LOOK_SECONDS, CONNECT_SECONDS = 0.01, 1.0
 # Granian's records go through our own pipeline, by way of the root logger.
 ONE_PIPELINE: dict[str, Any] = {
     "version": 1,
@@ -29,9 +30,9 @@ ONE_PIPELINE: dict[str, Any] = {
 class ApiServer:
     """Serves one ASGI application until SIGTERM or SIGINT.
 
-    A signal is never lost, whenever in the life of the process it comes: one that comes while the application starts
-    is obeyed as soon as the server listens. Where granian has a process for each server, one that comes before that
-    process watches for it is, and the process stays until it is killed.
+    A signal is never lost once this runs (`postroom.startup.leave_when_told` has those before): one that comes while
+    the application starts is obeyed as soon as the server listens. Where granian has a process for each server, one
+    that comes before that process watches for it is, and the process stays until it is killed.
     """
 
     def __init__(self, host: str, port: int) -> None:
@@ -65,9 +66,19 @@ class ApiServer:
             websockets=False,
         )
         serving = asyncio.create_task(server.serve())
-        await _whichever_first(serving, self._until_listening())
-        await _whichever_first(serving, self._stopping.wait())
+        await self._until_told(serving)
         server.stop()  # type: ignore[no-untyped-call]
+        await self._ended(serving)
+
+    async def _until_told(self, serving: asyncio.Task[None]) -> None:
+        """Wait until it is to stop, or has ended by itself; one that is told while it starts may first have started."""
+        listening = asyncio.create_task(self._until_listening())
+        stopping = asyncio.create_task(self._stopping.wait())
+        await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({serving, listening}, timeout=START_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        await end_tasks(listening, stopping)
+
+    async def _ended(self, serving: asyncio.Task[None]) -> None:
         try:
             await asyncio.wait_for(serving, DRAIN_SECONDS)
         except FatalError as error:
@@ -84,16 +95,10 @@ class ApiServer:
         """Wait until a connection is taken; the server itself does not tell when that is."""
         while not self._listening:
             try:
-                _, writer = await asyncio.open_connection(self._host, self._port)
-            except OSError:
+                async with asyncio.timeout(CONNECT_SECONDS):
+                    _, writer = await asyncio.open_connection(self._host, self._port)
+            except OSError:  # or a TimeoutError, which is one
                 await asyncio.sleep(LOOK_SECONDS)
             else:
                 self._listening = True
                 writer.close()
-
-
-async def _whichever_first(serving: asyncio.Task[None], what: Coroutine[Any, Any, Any]) -> None:
-    """Wait for what is expected, or until the server has ended by itself."""
-    expected = asyncio.create_task(what)
-    await asyncio.wait({serving, expected}, return_when=asyncio.FIRST_COMPLETED)
-    await end_tasks(expected)

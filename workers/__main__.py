@@ -10,7 +10,7 @@ from postroom.config.live import LiveConfig
 from postroom.errors import PostroomError
 from postroom.log import configure_logging, get_logger
 from postroom.settings import read_settings
-from postroom.startup import check_redis, load_templates, report
+from postroom.startup import check_redis, leave_when_told, load_templates, report
 from workers.worker import WorkerProcess
 
 INTERRUPTED = 130  # as a shell has it
@@ -18,6 +18,7 @@ INTERRUPTED = 130  # as a shell has it
 
 def main() -> int:
     """Deliver until SIGTERM or SIGINT; 1 where it cannot start, with the reason on stderr."""
+    leave_when_told()
     try:
         settings = read_settings(os.environ)
         configure_logging(settings, "worker")

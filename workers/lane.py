@@ -1,9 +1,9 @@
 """A lane: one connection and one claim at a time, for one agent.
 
 A lane is on the ledger's list before it connects and until it has hung up, so that the agent's `connections` hold
-over all workers. The claim that puts it there brings the first message along, where nothing is known against the
-agent's channels. What goes wrong with the connection is the channel's matter: the message goes back untouched, to its
-old place.
+over all workers. The claim that puts the first lane of a round there brings a message along, where nothing is known
+against the channel that it goes over. What goes wrong with the connection is the channel's matter: the message goes
+back untouched, to its old place.
 """
 
 import asyncio
@@ -43,6 +43,7 @@ class Lane:
         self._version = 0  # of what stands over the agent, as the last claim said
         self._idle_since = time.monotonic()
         self._paced = 0.0  # how long, at the last claim, the agent's rate had held its mail up
+        self._recalls = 0  # how often the round's lanes had been recalled when the last claim was asked for
         self._left = False  # a claim took it off the ledger's list: nothing due, or lanes enough
 
     async def run(self) -> None:
@@ -91,8 +92,11 @@ class Lane:
         return time.monotonic() - self._idle_since >= self._carrier.linger
 
     async def _first_claim(self) -> Claim | None:
-        """Without a connection: stay on the ledger's list, or get on it, only where mail is due and may be sent."""
-        claim = await self._claim(1 if self._round.ways.sound else 0, leave=True)
+        """Without a connection: stay on the ledger's list, or get on it, only where mail is due and may be sent.
+
+        A message comes along where no other lane is there that might be quicker to send it.
+        """
+        claim = await self._claim(int(self._round.single and self._round.ways.sound), leave=True)
         if claim is None or self._left:
             return None
         if claim.bulk_waits:
@@ -123,7 +127,7 @@ class Lane:
             await self._hang_up()
 
     async def _claim(self, most: int, *, leave: bool = False) -> Claim | None:
-        asked_at = time.monotonic()
+        asked_at, recalls = time.monotonic(), self._round.recalls
         claim = await self._carrier.delivery.claim(
             self._agent,
             self.id,
@@ -141,7 +145,7 @@ class Lane:
         self._left, self._round.narrowed = claim.left, claim.narrowed
         if not claim.more and not claim.bulk_waits:
             self._round.caught_up(asked_at)
-        self._version = claim.version
+        self._version, self._recalls = claim.version, recalls
         self._paced = self._round.paced(claim, asked_at)
         return claim
 
@@ -164,11 +168,11 @@ class Lane:
 
     async def _send_all(self, messages: tuple[Claimed, ...]) -> int:
         """Send one after the other; what cannot be sent now goes back untouched."""
-        done, met_fault, recalls = 0, "", self._round.recalls
+        done, met_fault = 0, ""
         try:
             await self._look_around()
             for message in messages:
-                if self._way is None or self._is_called_off(message, recalls):
+                if self._way is None or self._is_called_off(message):
                     break
                 if self._carrier.holdings.is_lost(message.id):
                     self._carrier.holdings.drop(self._agent, message.id)
@@ -213,9 +217,9 @@ class Lane:
         self._carrier.give_back(self._agent, [message], self._round.limits.pace, wait=wait)
         return False
 
-    def _is_called_off(self, message: Claimed, recalls: int) -> bool:
+    def _is_called_off(self, message: Claimed) -> bool:
         """True where the lane should look again before it sends this one."""
-        if self._round.over or recalls != self._round.recalls:
+        if self._round.over or self._recalls != self._round.recalls:
             return True
         if self._round.urgent and message.priority != "high":
             self._round.urgent = False  # one lane is enough

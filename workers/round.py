@@ -79,6 +79,11 @@ class Round:
         return self._stopped.is_set()
 
     @property
+    def single(self) -> bool:
+        """True while there is no lane but one."""
+        return len(self._lanes) <= 1
+
+    @property
     def crowded(self) -> bool:
         """True where this round has more lanes than its share, because others have begun since."""
         return len(self._lanes) > self.carrier.lanes_for_each()

@@ -133,8 +133,10 @@ class Ways:
 
     @property
     def sound(self) -> bool:
-        """True where nothing is known against one of the channels."""
-        return any(self._faults.is_sound(channel.name) for channel in self._channels)
+        """True where nothing is known against the channel that is tried next."""
+        names = (channel.name for channel in self._in_order())
+        first = next((name for name in names if not self._faults.closed_for(name)), None)
+        return first is not None and self._faults.is_sound(first)
 
     def next_try(self, own: frozenset[str] | None = None) -> float:
         """Return the seconds until a channel may be tried again, or one of these."""

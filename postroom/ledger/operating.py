@@ -3,7 +3,7 @@
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any
 
 from msgspec import Struct
@@ -124,7 +124,7 @@ class Operating:
 
     async def act(
         self, act: Act, agent: str, start: Position | None = None, *, seconds: float = math.inf
-    ) -> AsyncIterator[Slice]:
+    ) -> AsyncGenerator[Slice, None]:
         """Act on an agent's waiting mail, a slice at a time, from `start` on.
 
         While one is looked at, Redis works at the next; none is begun after so many seconds. What is in a worker's
@@ -132,11 +132,15 @@ class Operating:
         """
         until = time.monotonic() + seconds
         coming: asyncio.Future[Slice] | None = self._begin(act, agent, start or Position())
-        while coming is not None:
-            found = await coming
-            goes_on = found.goes_on if time.monotonic() <= until else None
-            coming = self._begin(act, agent, goes_on) if goes_on is not None else None
-            yield found
+        try:
+            while coming is not None:
+                found = await coming
+                goes_on = found.goes_on if time.monotonic() <= until else None
+                coming = self._begin(act, agent, goes_on) if goes_on is not None else None
+                yield found
+        finally:
+            if coming is not None:  # nobody looks any more
+                await asyncio.gather(coming, return_exceptions=True)
 
     def _begin(self, act: Act, agent: str, at: Position) -> asyncio.Future[Slice]:
         return asyncio.ensure_future(self._act_once(act, agent, at))

@@ -13,6 +13,7 @@ from tests.street import Street, open_street
 pytestmark = [pytest.mark.timeout(SECONDS), pytest.mark.asyncio(loop_scope="module")]
 HOUSES = {
     "paused": 'connections = 2\nowner = "team-shop"',
+    "sleeping": "",
     "preferring": "",
     "coded": "",
     "stormy": 'storm = { limit = 2, window = "1h" }',
@@ -60,6 +61,29 @@ async def test_a_pause_stops_lanes_at_once_and_resume_lets_them_go_on(street: St
     acted = [line for line in stack.logs("api") if line["event"] == "operator.acted"]
     assert [("pause", "provider incident"), ("resume", None)] == [(a["verb"], a["reason"]) for a in acted[:2]]
     assert {("operator", "t9")} == {(a["caller"], a["token_id"]) for a in acted}
+
+
+async def test_a_pause_stops_mail_whose_connection_is_still_being_made(street: Street):
+    """The message was claimed before the lane connected; once it has, it looks again before it sends."""
+    house, stack = street.house("sleeping", {"CONNECT": "slow 1.5"}), street.stack
+    message_id = await house.accept("one")
+
+    async def connecting() -> bool:
+        return house.receiver.open > 0
+
+    await stack.until(connecting, "a connection is being made")
+    assert "sending" == (await stack.get(message_id))["state"]
+    await postroom(stack, "pause", house.name, "--reason", "wrong price")
+    assert house.receiver.open > 0, "the pause came too late to tell anything"
+
+    async def given_back() -> bool:
+        return (await stack.get(message_id))["state"] == "queued" and house.receiver.open == 0
+
+    await stack.until(given_back, "the message waits again")
+    assert [] == house.receiver.mails
+    await postroom(stack, "resume", house.name)
+    message = await stack.until_finished(message_id)
+    assert ("sent", 1) == (message["state"], len(message["attempts"]))
 
 
 async def test_a_preferred_channel_takes_over_within_moments(street: Street):

@@ -242,8 +242,9 @@ elseif spare and #claimed == 0 then
 elseif ARGV[15] == '1' or #claimed == 0 then
     -- This lane goes idle, or the round has another idle one or room for one: the next accept rings its bell.
     redis.call('SET', IDLE, '1', 'PX', 60000)
-elseif low > 1 then
-    -- All are busy, this one with more than one that is not urgent: high mail rings, and it stops to look again.
+elseif low > 1 or (low > 0 and ARGV[11] == '1') then
+    -- All are busy, this one with more than one that is not urgent, or with connecting first: high mail rings, and it
+    -- stops to look again.
     redis.call('SET', IDLE, 'h', 'NX', 'PX', 60000)
 end
 local next_in = -1
