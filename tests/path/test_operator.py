@@ -65,7 +65,7 @@ async def test_a_pause_stops_lanes_at_once_and_resume_lets_them_go_on(street: St
 
 async def test_a_pause_stops_mail_whose_connection_is_still_being_made(street: Street):
     """The message was claimed before the lane connected; once it has, it looks again before it sends."""
-    house, stack = street.house("sleeping", {"CONNECT": "slow 1.5"}), street.stack
+    house, stack = street.house("sleeping", {"CONNECT": "slow 4"}), street.stack
     message_id = await house.accept("one")
 
     async def connecting() -> bool:
@@ -81,6 +81,7 @@ async def test_a_pause_stops_mail_whose_connection_is_still_being_made(street: S
 
     await stack.until(given_back, "the message waits again")
     assert [] == house.receiver.mails
+    house.receiver.script = {}
     await postroom(stack, "resume", house.name)
     message = await stack.until_finished(message_id)
     assert ("sent", 1) == (message["state"], len(message["attempts"]))

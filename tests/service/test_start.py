@@ -272,7 +272,7 @@ def test_told_to_stop_while_it_starts_it_ends(good, redis):
         until(lambda log=log: "config.warning" in log.read_text(), log)
         time.sleep(moment * LAST_MOMENT / MOMENTS)
         process.terminate()
-        codes.append(process.wait(5))
+        codes.append(process.wait(15))
         told = log.read_text()
         assert "service.started" not in told or "service.stopped" in told, told
     assert {0} == set(codes)
@@ -288,7 +288,7 @@ def test_ready_means_that_it_listens(good, redis):
         until(lambda env=env: answers(f"http://127.0.0.1:{env['POSTROOM_METRICS_PORT']}/readyz"), log)
         assert answers(f"http://127.0.0.1:{env['POSTROOM_PORT']}/readyz")
         process.terminate()
-        assert 0 == process.wait(5), log.read_text()
+        assert 0 == process.wait(15), log.read_text()
 
 
 def test_without_redis_it_starts_and_waits(good):
