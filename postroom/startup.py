@@ -4,7 +4,7 @@ import asyncio
 import gc
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from structlog.typing import FilteringBoundLogger
 
@@ -41,15 +41,6 @@ def load_templates(config: Config) -> TemplateSet:
     Raises:
         BrokenTemplatesError: one of them is wrong.
     """
-    return TemplateSet(Template(name, of_one) for name, of_one in judged_files(config).items())
-
-
-def judged_files(config: Config) -> dict[str, dict[str, str]]:
-    """Read the files of each template of a configuration, and have another process judge them.
-
-    Raises:
-        BrokenTemplatesError: one of them is wrong.
-    """
     try:
         faults: list[TemplateFault] = []
         files = read_folder(config.templates.dir, faults)
@@ -58,7 +49,7 @@ def judged_files(config: Config) -> dict[str, dict[str, str]]:
         raise BrokenTemplatesError(error) from None
     if faults:
         raise BrokenTemplatesError(TemplatesError(faults))
-    return files
+    return TemplateSet(Template(name, of_one) for name, of_one in files.items())
 
 
 class BrokenTemplatesError(PostroomError):
@@ -96,12 +87,21 @@ async def check_redis(config: Config, log: FilteringBoundLogger) -> None:
         log.warning("redis.not_durable", remedy="set appendonly yes, or a restart of Redis loses queued mail")
 
 
-def leave_when_told() -> None:
-    """Until an event loop has handlers of its own, SIGTERM ends the process at once, with 0: nothing is in hand yet.
+def run_process(work: Callable[[], None]) -> int:
+    """Do a process's work; return its exit status: 1 where it cannot start, with the reason on stderr.
 
-    The first process of a container would otherwise not hear it at all.
+    Until an event loop has handlers of its own nothing is in hand, and a signal ends the process at once: SIGTERM with
+    0, for the first process of a container would otherwise not hear it at all, and Ctrl-C with 130, as a shell has it.
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    try:
+        work()
+    except PostroomError as error:
+        report(error)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
 
 
 def report(error: PostroomError) -> None:

@@ -12,31 +12,25 @@ from postroom.config.live import LiveConfig
 from postroom.errors import PostroomError
 from postroom.log import configure_logging, get_logger
 from postroom.settings import Settings, read_settings
-from postroom.startup import check_redis, leave_when_told, load_templates, report
+from postroom.startup import check_redis, load_templates, run_process
 from postroom.templates import TemplateSet
 from service.app import build_app
 from service.server import ApiServer
 
-INTERRUPTED = 130  # as a shell has it
-
 
 def main() -> int:
-    """Serve until SIGTERM or SIGINT; 1 where it cannot start, with the reason on stderr."""
-    leave_when_told()
-    try:
-        settings = read_settings(os.environ)
-        configure_logging(settings, "api")
-        live = LiveConfig.load(settings.config, os.environ)
-        templates = load_templates(live.current)
-        _check_ports(settings)
-        asyncio.run(check_redis(live.current, get_logger()))
-        uvloop.run(_serve(settings, live, templates))
-    except PostroomError as error:
-        report(error)
-        return 1
-    except KeyboardInterrupt:  # before anything is served, which has handlers of its own
-        return INTERRUPTED
-    return 0
+    """Serve until SIGTERM or SIGINT; return the exit status (`run_process`)."""
+    return run_process(_check_and_serve)
+
+
+def _check_and_serve() -> None:
+    settings = read_settings(os.environ)
+    configure_logging(settings, "api")
+    live = LiveConfig.load(settings.config, os.environ)
+    templates = load_templates(live.current)
+    _check_ports(settings)
+    asyncio.run(check_redis(live.current, get_logger()))
+    uvloop.run(_serve(settings, live, templates))
 
 
 async def _serve(settings: Settings, live: LiveConfig, templates: TemplateSet) -> None:

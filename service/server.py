@@ -30,7 +30,7 @@ ONE_PIPELINE: dict[str, Any] = {
 class ApiServer:
     """Serves one ASGI application until SIGTERM or SIGINT.
 
-    A signal is never lost once this runs (`postroom.startup.leave_when_told` has those before): one that comes while
+    A signal is never lost once this runs (`postroom.startup.run_process` has those before): one that comes while
     the application starts is obeyed as soon as the server listens. Where granian has a process for each server, one
     that comes before that process watches for it is, and the process stays until it is killed.
     """

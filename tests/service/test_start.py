@@ -9,7 +9,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -252,20 +252,11 @@ def test_without_an_append_only_file_a_warning_is_told(good):
     assert SECRET not in service.log.read_text()
 
 
-@pytest.fixture
-def redis(good: Path) -> Iterator[RedisServer]:
-    """A Redis that is there."""
-    server = RedisServer(good)
-    server.start()
-    yield server
-    server.kill()
-
-
-def test_told_to_stop_while_it_starts_it_ends(good, redis):
+def test_told_to_stop_while_it_starts_it_ends(good, redis_server):
     """A SIGTERM is obeyed at whatever moment of the start it comes: each start is cut off a little later."""
     codes = []
     for moment in range(MOMENTS):
-        env = environ(good, redis.url)
+        env = environ(good, redis_server.url)
         log = good / f"{moment}.log"
         log.touch()
         process = NURSERY.start("service", environ=env, log=log)
@@ -278,10 +269,10 @@ def test_told_to_stop_while_it_starts_it_ends(good, redis):
     assert {0} == set(codes)
 
 
-def test_ready_means_that_it_listens(good, redis):
+def test_ready_means_that_it_listens(good, redis_server):
     """Whoever finds it ready on the port of the metrics is served on the other; told to stop then, it ends with 0."""
     for turn in range(3):
-        env = environ(good, redis.url)
+        env = environ(good, redis_server.url)
         log = good / f"{turn}.log"
         log.touch()
         process = NURSERY.start("service", environ=env, log=log)
