@@ -48,14 +48,8 @@ local function let_go(m)
     freed = freed or due <= now
 end
 
-local function finish_here(m, letter)
-    local row
-    if letter == 'c' then
-        row = call_back(m, now, 'operator')
-    else
-        redis.call('HSET', record_key(m.id), 'w', 'operator')
-        row = expire(m, now)
-    end
+local function finish_here(m)
+    local row = (verb == 'cancel' and call_back or expire)(m, now, 'operator')
     ended[#ended + 1], bytes = row, bytes + #row[9]
 end
 
@@ -72,7 +66,7 @@ local function act_on(m)
     if counts_only then return 'done' end
     if verb == 'release' then let_go(m)
     elseif verb == 'pause' then hold(m)
-    else finish_here(m, verb == 'cancel' and 'c' or 'x') end
+    else finish_here(m) end
     return 'done'
 end
 

@@ -171,21 +171,22 @@ local function end_untried(m, how, now, more)
     return {m.id, state, m.priority, now - m.accepted, how, m.attempts, m.channel, shown, payload}
 end
 
--- Cancels what still waits of a message, before its commit mark. Raising the fence stops the worker that may hold it.
--- `why` is kept where it was not simply the caller's wish. Returns what is told of its end.
-local function call_back(m, now, why)
+-- Ends what still waits of a message with no attempt. Raising the fence stops the worker that may hold it, or believes
+-- that he does. `why` is kept where there is more to say than `how`. Returns what is told of its end.
+local function break_off(m, letter, how, now, why)
     local more = {'f', m.fence + 1}
     if why ~= '' then more[3], more[4] = 'w', why end
-    m.recipients = end_waiting(m.recipients, 'c')
-    return end_untried(m, why == 'superseded' and why or 'cancelled', now, more)
+    m.recipients = end_waiting(m.recipients, letter)
+    return end_untried(m, how, now, more)
 end
 
--- Ends what still waits of a message whose time is up. The fence is raised for whoever believes that he holds it.
--- Returns what is told of its end.
-local function expire(m, now)
-    m.recipients = end_waiting(m.recipients, 'x')
-    return end_untried(m, 'expired', now, {'f', m.fence + 1})
+-- Cancels what still waits of a message, before its commit mark. `why` is empty where it was simply the caller's wish.
+local function call_back(m, now, why)
+    return break_off(m, 'c', why == 'superseded' and why or 'cancelled', now, why)
 end
+
+-- Ends what still waits of a message whose time is up, or for which a person (`why`) says so.
+local function expire(m, now, why) return break_off(m, 'x', 'expired', now, why or '') end
 
 -- A newer message with the same collapse key took the place of these recipients while the channel might already have
 -- had the older one; if it is to be tried again after all, they have no part in it.
