@@ -1,16 +1,17 @@
 """The edge's baseline, an empty typed Litestar handler: `python -m bench.baselines.empty_handler PORT`.
 
 It decodes the same body into the same structs, which is what "typed" means, and answers 202 with an id; no token is
-looked at, nothing is checked, recorded, logged or counted. The server's settings are those of `service/__main__.py`.
+looked at, nothing is checked, recorded, logged or counted. The server is the product's own (`service.server`).
 """
 
 import sys
 from typing import Any
 
-from granian import Granian
-from granian.constants import HTTPModes, Interfaces, Loops
+import uvloop
 from litestar import Litestar, post
 from msgspec import Struct
+
+from service.server import ApiServer
 
 
 class Mailbox(Struct, frozen=True, forbid_unknown_fields=True):
@@ -56,21 +57,8 @@ def create_app() -> Litestar:
 
 
 def main() -> None:
-    """Serve until SIGTERM."""
-    Granian(
-        "bench.baselines.empty_handler:create_app",
-        factory=True,
-        interface=Interfaces.ASGI,
-        http=HTTPModes.http1,
-        loop=Loops.uvloop,
-        address="127.0.0.1",
-        port=int(sys.argv[1]),
-        workers=1,
-        backlog=2048,
-        log_access=False,
-        websockets=False,
-        workers_kill_timeout=30,
-    ).serve()
+    """Serve until SIGTERM, as the product does."""
+    uvloop.run(ApiServer("127.0.0.1", int(sys.argv[1])).run(create_app))
 
 
 if __name__ == "__main__":
