@@ -39,7 +39,11 @@ async def _serve(settings: Settings, live: LiveConfig, templates: TemplateSet) -
 
 
 def _check_ports(settings: Settings) -> None:
-    """Name a taken port before the server fails on it less clearly."""
+    """Name a port that cannot be had before the server fails on it less clearly."""
+    if settings.port == settings.metrics_port:
+        raise PostroomError(
+            f"port {settings.port} cannot serve both: set POSTROOM_METRICS_PORT to another than POSTROOM_PORT"
+        )
     for name, port in (("POSTROOM_PORT", settings.port), ("POSTROOM_METRICS_PORT", settings.metrics_port)):
         family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
         with socket.socket(family, socket.SOCK_STREAM) as probe:

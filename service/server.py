@@ -38,6 +38,7 @@ class ApiServer:
     def __init__(self, host: str, port: int) -> None:
         self._host, self._port = host, port
         self._stopping = asyncio.Event()
+        self._bound = asyncio.Event()
         self._listening = False
 
     @property
@@ -65,6 +66,7 @@ class ApiServer:
             log_access=False,
             websockets=False,
         )
+        server.on_startup(self._bound.set)
         serving = asyncio.create_task(server.serve())
         await self._until_told(serving)
         server.stop()  # type: ignore[no-untyped-call]
@@ -84,15 +86,20 @@ class ApiServer:
         except FatalError as error:
             raise PostroomError(f"the API does not start: {error}") from None
         except RuntimeError as error:
-            if self._listening:
+            if self._bound.is_set():
                 raise
+            # Its text goes on with the server's own stack.
             reason = str(error).partition("\n")[0]
             raise PostroomError(f"cannot listen on {self._host}:{self._port}: {reason}") from None
         except TimeoutError:
             raise PostroomError(f"requests were still in hand {DRAIN_SECONDS:g} s after the end") from None
 
     async def _until_listening(self) -> None:
-        """Wait until a connection is taken; the server itself does not tell when that is."""
+        """Wait until a connection is taken; the server itself does not tell when that is.
+
+        Only once the port is ours: before, whoever else has it would answer.
+        """
+        await self._bound.wait()
         while not self._listening:
             try:
                 async with asyncio.timeout(CONNECT_SECONDS):

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import io
+import itertools
 import json
 import os
 import random
@@ -10,7 +11,7 @@ import signal
 import socket
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
@@ -69,10 +70,22 @@ from = {{ address = "{name}@shop.example" }}
 QUICK = 'lease = "1s"\nlinger = "500ms"\nsweep = "100ms"\nround = "3s"'
 
 
+def _own_ports() -> Iterator[int]:
+    """Go round this process's part of the ports below those that connections get for their own end (RFC 6335)."""
+    count = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    own = range(10_000 + number, 32_000, count)
+    start = random.SystemRandom().randrange(len(own))
+    return itertools.cycle([*own[start:], *own[:start]])
+
+
+_PORTS = _own_ports()
+
+
 def free_port() -> int:
-    """Return a port that is free now, from below those that connections get for their own end (RFC 6335's dynamic ones)."""
+    """Return a port that is free now, and that no other test gets while this one has yet to listen on it."""
     while True:
-        port = random.SystemRandom().randrange(10_000, 32_000)
+        port = next(_PORTS)
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:

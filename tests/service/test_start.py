@@ -173,6 +173,34 @@ def test_a_taken_port_is_named_with_the_remedy(good):
             assert (1, f"postroom: port {port} is taken: set {name} to a free one\n") == (status, said)
 
 
+def test_a_port_that_is_taken_while_it_starts_is_told_in_a_line(good):
+    """Another program listens on it between the look at the ports and the server: that is not taken for ourselves."""
+    with socket.socket() as redis, socket.socket() as taken:
+        redis.bind(("127.0.0.1", 0))
+        redis.listen()
+        env = environ(good, f"redis://127.0.0.1:{redis.getsockname()[1]}")
+        log = good / "start.log"
+        process = NURSERY.start("service", environ=env, log=log)
+        # It has looked at the ports when it asks Redis, and goes on without it.
+        asked, _ = redis.accept()
+        taken.bind(("127.0.0.1", int(env["POSTROOM_PORT"])))
+        taken.listen()
+        asked.close()
+        redis.close()
+        assert 1 == process.wait(20)
+        said = [line for line in log.read_text().splitlines() if not line.startswith("{")]
+    refused = f"cannot listen on 127.0.0.1:{env['POSTROOM_PORT']}: Address already in use (os error 98)"
+    assert [f"postroom: {refused}"] == said
+
+
+def test_one_port_for_both_is_told(good):
+    """The API and its metrics cannot share a port."""
+    port = str(free_port())
+    status, said = run(environ(good, "unix:///nowhere", POSTROOM_PORT=port, POSTROOM_METRICS_PORT=port))
+    remedy = "set POSTROOM_METRICS_PORT to another than POSTROOM_PORT"
+    assert (1, f"postroom: port {port} cannot serve both: {remedy}\n") == (status, said)
+
+
 @pytest.mark.parametrize("policy", ["allkeys-lru", "volatile-ttl", "allkeys-random"])
 def test_a_redis_that_evicts_refuses_the_start(good, policy):
     """A Redis that would delete queued mail is refused, with the setting to change."""
