@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import os
 import signal
 import sys
 from collections.abc import Callable, Mapping
@@ -92,15 +93,15 @@ def run_process(work: Callable[[], None]) -> int:
 
     Until an event loop has handlers of its own nothing is in hand, and a signal ends the process at once: SIGTERM with
     0, for the first process of a container would otherwise not hear it at all, and Ctrl-C with 130, as a shell has it.
+    Not by an exception: one that a handler raises in a destructor or a weak reference's callback is printed and lost.
     """
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+    signal.signal(signal.SIGINT, lambda *_: os._exit(130))
     try:
         work()
     except PostroomError as error:
         report(error)
         return 1
-    except KeyboardInterrupt:
-        return 130
     return 0
 
 

@@ -297,6 +297,28 @@ def test_told_to_stop_while_it_starts_it_ends(good, redis_server):
     assert {0} == set(codes)
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_a_signal_ends_it_even_in_a_callback_that_loses_exceptions(number, code):
+    """Python drops what is raised in a destructor; a signal that comes there is obeyed all the same."""
+    program = f"""
+import os, sys
+from postroom.startup import run_process
+
+class Dying:
+    def __del__(self):
+        os.kill(os.getpid(), {int(number)})
+        [None for _ in range(1000)]
+
+def work():
+    Dying()
+    print("went on")
+
+sys.exit(run_process(work))
+"""
+    ran = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, timeout=30)
+    assert (code, b"", b"") == (ran.returncode, ran.stdout, ran.stderr)
+
+
 def test_ready_means_that_it_listens(good, redis_server):
     """Whoever finds it ready on the port of the metrics is served on the other; told to stop then, it ends with 0."""
     for turn in range(3):
