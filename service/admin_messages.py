@@ -177,7 +177,8 @@ def _place_after(at: Place, found: Slice) -> Place:
     return Place(
         agent=found.agent,
         priority=here.priority,
-        rank=here.rank,
+        score=here.score,
+        last=here.last,
         passes=here.passes,
         changed=here.changed,
         done=found.done,

@@ -67,7 +67,8 @@ class Place(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
     agent: Name
     priority: Annotated[str, Meta(pattern=r"^[hnb]\Z")] = "h"
-    rank: Annotated[int, Meta(ge=0, le=2**40)] = 0
+    score: float = 0
+    last: Annotated[str, Meta(max_length=64)] = ""
     passes: Annotated[int, Meta(ge=0, le=10)] = 0
     changed: bool = False
     done: Annotated[int, Meta(ge=0, le=2**40)] = 0
@@ -79,7 +80,15 @@ class Place(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     @property
     def position(self) -> Position:
         """The place within its agent."""
-        return Position(self.priority, self.rank, self.passes, self.changed, self.done, self.too_late)
+        return Position(
+            priority=self.priority,
+            score=self.score,
+            last=self.last,
+            passes=self.passes,
+            changed=self.changed,
+            done=self.done,
+            too_late=self.too_late,
+        )
 
 
 class ActBody(Body, frozen=True):

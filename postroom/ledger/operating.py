@@ -14,7 +14,7 @@ from postroom.ledger.pipe import Pipe
 from postroom.ledger.resolved import Resolved, read_resolved
 
 LOOKED_AT, CHANGED = 200, 60  # of one slice: a few milliseconds of Redis's time
-MOST_PASSES = 5
+LEAST_PASSES, MOST_PASSES = 2, 5
 SHORT = 64  # bytes of a record's field, a hold's reason among them
 INTERACTIVE_MS, STANDARD_MS = 15 * 60 * 1000, 24 * 3600 * 1000
 VERBS = ("pause", "release", "cancel", "expire")
@@ -45,13 +45,15 @@ class Act(Struct, frozen=True, kw_only=True):
 
 
 class Position(Struct, frozen=True):
-    """Where an act goes on within an agent. `done` and `too_late` are what was found so far.
+    """Where an act goes on within an agent: behind the message `last`, which stood at `score` in its queue.
 
-    `passes` over its queues are over; `changed` says whether the current one changed anything.
+    `passes` over its queues are over; `changed` says whether the current one changed anything. `done` and `too_late`
+    are what was found so far.
     """
 
     priority: str = "h"
-    rank: int = 0
+    score: float = 0
+    last: str = ""
     passes: int = 0
     changed: bool = False
     done: int = 0
@@ -127,8 +129,9 @@ class Operating:
     ) -> AsyncGenerator[Slice, None]:
         """Act on an agent's waiting mail, a slice at a time, from `start` on.
 
-        While one is looked at, Redis works at the next; none is begun after so many seconds. What is in a worker's
-        hands moves while we look, so passes are made until one changes nothing.
+        While one is looked at, Redis works at the next; none is begun after so many seconds. Mail that waits untouched
+        is never passed over. What is in a worker's hands moves while we look, so there are two passes at least, and
+        more until one changes nothing.
         """
         until = time.monotonic() + seconds
         coming: asyncio.Future[Slice] | None = self._begin(act, agent, start or Position())
@@ -147,15 +150,22 @@ class Operating:
 
     async def _act_once(self, act: Act, agent: str, at: Position) -> Slice:
         wanted = act.wanted
-        priority, rank, done, late, done_in_all, late_in_all, ring, ended = await self._call(
-            "act", agent, act.verb, int(act.counts_only), wanted.template, wanted.caller,
-            wanted.accepted_before, at.priority, at.rank, LOOKED_AT, CHANGED if not act.counts_only else LOOKED_AT,
-            act.id, _short(act.who, SHORT - len("paused|1234567890123|")), act.reason if act.verb == "pause" else "",
-            act.till,
+        priority, score, last, done, late, done_in_all, late_in_all, ring, ended = await self._call(
+            "act", agent, act.verb, int(act.counts_only), wanted.template, wanted.caller, wanted.accepted_before,
+            at.priority, at.score, at.last, LOOKED_AT, CHANGED if not act.counts_only else LOOKED_AT, act.id,
+            _short(act.who, SHORT - len("paused|1234567890123|")), act.reason if act.verb == "pause" else "", act.till,
         )  # fmt: skip
         if act.counts_only:
             done_in_all, late_in_all = at.done + done, at.too_late + late
-        here = Position(priority.decode(), rank, at.passes, at.changed or done > 0, done_in_all, late_in_all)
+        here = Position(
+            priority=priority.decode(),
+            score=float(score or 0),
+            last=last.decode(),
+            passes=at.passes,
+            changed=at.changed or done > 0,
+            done=done_in_all,
+            too_late=late_in_all,
+        )
         return Slice(
             agent,
             done_in_all,
@@ -189,7 +199,7 @@ class Operating:
 
 def _next_pass(act: Act, here: Position) -> Position | None:
     passes = here.passes + 1
-    if act.counts_only or not here.changed or passes >= MOST_PASSES:
+    if act.counts_only or passes >= MOST_PASSES or (passes >= LEAST_PASSES and not here.changed):
         return None
     return Position(passes=passes, done=here.done, too_late=here.too_late)
 

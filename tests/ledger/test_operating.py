@@ -3,8 +3,8 @@
 import pytest
 
 from postroom.ledger import keys
-from postroom.ledger.limits import Limits
-from postroom.ledger.operating import CHANGED, Position
+from postroom.ledger.limits import UNLIMITED, Limits
+from postroom.ledger.operating import CHANGED, LOOKED_AT, Position
 from postroom.states import State
 from tests.ledger.harness import AGENT, agent_key, until
 from tests.ledger.operator import accept_of, do, make_act, make_unconfirmed
@@ -251,6 +251,41 @@ async def test_many_are_done_in_slices_while_workers_go_on(ledger):
                 taken.append(held.id)
     assert (len(offers), found.done) == (len({*ended, *taken}), len(ended))
     assert {} == {i: s for queue in (await ledger.queues()).values() for i, s in queue.items()}
+
+
+@pytest.mark.parametrize("of_one_moment", [False, True])
+async def test_none_that_waits_is_passed_over_while_those_before_it_go(ledger, of_one_moment):
+    """One wrong mail among many: others end between two slices, of one moment or of many, and it is found."""
+    send_at = await ledger.now() + HOUR_MS if of_one_moment else 0
+    early = [await accept_of(ledger, "fine", send_at=send_at) for _ in range(LOOKED_AT + 60)]
+    wrong = await accept_of(ledger, "wrong", send_at=send_at)
+    await accept_of(ledger, "fine", send_at=send_at)
+    act, at, found = make_act("cancel", template="wrong"), Position(), None
+    while at is not None:
+        found = await anext(ledger.operating.act(act, AGENT, at, seconds=0))
+        at = found.goes_on if found.goes_on is None or found.goes_on.passes == 0 else None
+        for _ in range(70):
+            if early:
+                await ledger.operating.cancel(early.pop(0).id)
+    assert 1 == found.done
+    assert State.CANCELLED == (await ledger.record(wrong.id)).state
+
+
+async def test_what_is_in_a_workers_hands_is_looked_for_again(ledger):
+    """An act that found nothing at first makes a second pass: what was given back meanwhile is not passed over."""
+    wrong = await accept_of(ledger, "wrong")
+    held = await ledger.claim_one()
+    act = ledger.operating.act(make_act("cancel", template="wrong"), AGENT, seconds=0)
+    await ledger.advance(held)
+    first = await anext(act)
+    assert (0, 1, 1) == (first.done, first.too_late, first.goes_on.passes)
+    await ledger.delivery.release(AGENT, [(held.id, held.fence)], pace=UNLIMITED)
+    done = [
+        found
+        async for found in ledger.operating.act(make_act("cancel", template="wrong"), AGENT, first.goes_on)
+    ]
+    assert 1 == done[-1].done
+    assert State.CANCELLED == (await ledger.record(wrong.id)).state
 
 
 async def test_a_lost_answer_is_made_good(ledger):

@@ -1,15 +1,16 @@
 -- One slice of an operator's act over an agent's waiting mail, by filter. Short, so that nobody waits for it.
 -- ARGV: 5 verb (pause, release, cancel, expire), 6 only count, 7 template or '', 8 caller or '', 9 accepted before
---       ms or 0, 10 priority and 11 rank to go on from, 12 most messages to look at, 13 most to change, 14 the
---       act's id, 15 who, 16 why, 17 ms since the epoch when what is held goes on by itself, or 0.
--- Returns {priority to go on with or '', rank, changed here, too late here, changed in the whole act, too late in
--- the whole act, 1 where a round should be rung for, what is told of those that ended (`end_untried`) …}.
+--       ms or 0, 10 priority to go on with, 11 score and 12 id of the last message that was looked at there, or '',
+--       13 most messages to look at, 14 most to change, 15 the act's id, 16 who, 17 why, 18 ms since the epoch when
+--       what is held goes on by itself, or 0.
+-- Returns {priority to go on with or '', score, id, changed here, too late here, changed in the whole act, too late
+-- in the whole act, 1 where a round should be rung for, what is told of those that ended (`end_untried`) …}.
 -- The sums of the whole act lie beside the queues and are written with them: a caller that lost an answer goes on
 -- from where it was and is told everything that was done.
 local verb, counts_only = ARGV[5], ARGV[6] == '1'
 local template, caller, before = ARGV[7], ARGV[8], tonumber(ARGV[9])
-local look, change = tonumber(ARGV[12]), tonumber(ARGV[13])
-local SUM, LATE = PREFIX .. 'act:' .. AGENT .. ':' .. ARGV[14], PREFIX .. 'late:' .. AGENT .. ':' .. ARGV[14]
+local look, change = tonumber(ARGV[13]), tonumber(ARGV[14])
+local SUM, LATE = PREFIX .. 'act:' .. AGENT .. ':' .. ARGV[15], PREFIX .. 'late:' .. AGENT .. ':' .. ARGV[15]
 local SUM_MS, MOST_BYTES = 86400000, 262144
 local NEXT = {h = 'n', n = 'b', b = ''}
 if not counts_only then write_although_full() end
@@ -30,13 +31,13 @@ end
 
 -- Held mail is scored by the end of its hold, or of its time, so that it is in nobody's way until then.
 local function hold(m)
-    local ends, till = time_ends(m, halt, now), tonumber(ARGV[17])
+    local ends, till = time_ends(m, halt, now), tonumber(ARGV[18])
     if till > 0 then
         redis.call('HSET', record_key(m.id), 'hu', till)
         ends = math.min(ends, till)
     end
     redis.call('HSET', record_key(m.id), 's', 'queued', 'f', m.fence + 1, 'ph', 'released',
-        'hd', string.format('paused|%.0f|', now) .. ARGV[15], 'hw', ARGV[16])
+        'hd', string.format('paused|%.0f|', now) .. ARGV[16], 'hw', ARGV[17])
     redis.call('HDEL', record_key(m.id), 'pd', 'ss')
     redis.call('ZADD', QUEUES[m.priority], ends, m.id)
 end
@@ -86,16 +87,40 @@ local function look_at(id)
     return true
 end
 
-local priority, rank = ARGV[10], tonumber(ARGV[11])
+-- Whether one id stands before another where their scores are the same. Lua's own `<` follows the server's locale.
+local function precedes(one, other)
+    for at = 1, math.min(#one, #other) do
+        local a, b = string.byte(one, at), string.byte(other, at)
+        if a ~= b then return a < b end
+    end
+    return #one < #other
+end
+
+-- The rank behind a message, or behind where it stood: mail that is sent meanwhile takes the others' ranks away, but
+-- not their scores, so none that waits untouched is passed over.
+local function rank_behind(queue, score, id)
+    local low, high = 0, redis.call('ZCARD', queue)
+    while low < high do
+        local middle = math.floor((low + high) / 2)
+        local at = redis.call('ZRANGE', queue, middle, middle, 'WITHSCORES')
+        local its = tonumber(at[2])
+        if its < score or (its == score and not precedes(id, at[1])) then low = middle + 1 else high = middle end
+    end
+    return low
+end
+
+local priority, score, last = ARGV[10], ARGV[11], ARGV[12]
+local rank = last ~= '' and rank_behind(QUEUES[priority], tonumber(score), last) or 0
 while priority ~= '' and look > 0 and done < change and bytes < MOST_BYTES do
     local room = math.min(look, 50, change - done)
-    local ids = redis.call('ZRANGE', QUEUES[priority], rank, rank + room - 1)
-    look = look - math.max(#ids, 1)
-    for _, id in ipairs(ids) do
+    local found = redis.call('ZRANGE', QUEUES[priority], rank, rank + room - 1, 'WITHSCORES')
+    look = look - math.max(#found / 2, 1)
+    for at = 1, #found, 2 do
         if bytes >= MOST_BYTES then break end
-        if look_at(id) then rank = rank + 1 end
+        last, score = found[at], found[at + 1]
+        if look_at(last) then rank = rank + 1 end
     end
-    if #ids < room and bytes < MOST_BYTES then priority, rank = NEXT[priority], 0 end
+    if #found < 2 * room and bytes < MOST_BYTES then priority, rank, score, last = NEXT[priority], 0, '', '' end
 end
 
 local sum, sum_late = done, late
@@ -104,4 +129,4 @@ if not counts_only then
     redis.call('PEXPIRE', SUM, SUM_MS)
     redis.call('PEXPIRE', LATE, SUM_MS)
 end
-return {priority, rank, done, late, sum, sum_late, freed and wake(now, 'n') or 0, ended}
+return {priority, score, last, done, late, sum, sum_late, freed and wake(now, 'n') or 0, ended}
