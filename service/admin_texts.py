@@ -10,6 +10,7 @@ RETRIED = {
     "released": "no longer held.",
     "again": "tried again, until {until}.",
     "gone": "its content has been dropped: let its caller send it again.",
+    "superseded": "a newer message with its collapse_key took its place, so it stays as it is.",
     "scheduled": "it waits for its send_at, and nothing was done.",
     "too_late": "its time is up, and nothing was done.",
     "unconfirmed": "the provider may have it: look there, then resolve it.",

@@ -78,8 +78,9 @@ class Retried(Struct, frozen=True):
     """What became of a wish to try a message again.
 
     `answer` is `due`, `released` or `again` (until `deadline`, in ms) where it was granted; else `unknown`, `gone`
-    (its content is dropped), `scheduled`, `too_late` (its time is up, or the moment its caller named), or the state in
-    which nothing can be done. `state` is the message's, empty for `unknown`.
+    (its content is dropped), `scheduled`, `superseded` (a newer message with its `collapse_key` has taken its place),
+    `too_late` (its time is up, or the moment its caller named), or the state in which nothing can be done. `state` is
+    the message's, empty for `unknown`.
     """
 
     answer: str

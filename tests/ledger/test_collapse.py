@@ -6,7 +6,7 @@ from postroom.ledger.accept import Brake, Created
 from postroom.ledger.errors import LedgerFullError
 from postroom.ledger.limits import Pace
 from postroom.states import State
-from tests.ledger.harness import DAY_MS, DIGESTS, agent_key, make_offer
+from tests.ledger.harness import CONTENT_MS, DAY_MS, DIGESTS, agent_key, make_offer
 from tests.ledger.operator import do
 
 ADA, BOB = (DIGESTS.collapse("checkout", "code", f"{name}@example.com") for name in ("ada", "bob"))
@@ -160,13 +160,41 @@ async def test_an_old_ref_supersedes_nothing(ledger):
     assert State.QUEUED == (await ledger.record(newest)).state
 
 
-async def test_the_key_lives_as_long_as_its_message_may_wait(ledger):
-    """An absolute deadline needs little more than itself; one that moves on while its agent stands, a month more."""
+async def test_the_key_lives_as_long_as_its_message_may_be_sent(ledger):
+    """Until its deadline, a month more where that moves on while its agent stands, and as long as it may be retried."""
     key = agent_key("col") + ":" + ADA
     for standing, expected in ((False, DAY_MS + 3_600_000), (True, 31 * DAY_MS)):
         message_id, _ = await accept(ledger, ADA, standing_clock=standing)
         assert f"{message_id}|0".encode() == await ledger.client.get(key)
-        assert 0 <= expected - await ledger.client.pttl(key) < 60_000
+        assert 0 <= expected + CONTENT_MS - await ledger.client.pttl(key) < 60_000
+
+
+@pytest.mark.parametrize(("codes", "in_doubt"), [("f", False), ("a", True)])
+@pytest.mark.parametrize("newer_comes", ["after its end", "past its mark"])
+async def test_an_older_one_is_not_tried_again_after_a_newer_one(ledger, codes, in_doubt, newer_comes):
+    """Whoever asks for it: the recipient would have an old code on top of the new one."""
+    older, _ = await accept(ledger, ADA, on_ambiguous="hold")
+    held = await ledger.claim_one()
+    await ledger.advance(held)
+    if newer_comes == "past its mark":
+        await accept(ledger, ADA)
+    ended = (await ledger.finish(held, codes)).state
+    if newer_comes == "after its end":
+        assert () == (await accept(ledger, ADA))[1].superseded
+    retried = await ledger.operating.retry(older, unconfirmed=in_doubt)
+    assert (False, "superseded") == (retried.done, retried.answer)
+    assert ended == (await ledger.record(older)).state
+
+
+async def test_recipients_without_a_newer_one_are_tried_again(ledger):
+    """Of two who were refused only the one is left out that has a newer message."""
+    older, _ = await accept(ledger, ADA, BOB)
+    held = await ledger.claim_one()
+    await ledger.advance(held)
+    await ledger.finish(held, "ff")
+    await accept(ledger, BOB)
+    assert "again" == (await ledger.operating.retry(older)).answer
+    assert "qf" == await ledger.letters(older)
 
 
 async def test_without_a_key_nothing_is_remembered(ledger):

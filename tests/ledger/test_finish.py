@@ -220,11 +220,19 @@ async def test_a_recipient_once_in_doubt_is_never_just_failed(ledger, codes, let
     assert letters == await ledger.letters(offer.id)
 
 
-async def test_the_next_attempt_beyond_the_deadline_is_none(ledger):
-    """What could only be tried after its deadline ends now."""
-    offer, held = await marked(ledger, 2, lifetime=10_000)
-    finished = await ledger.finish(held, "ds", delay_ms=11_000)
-    assert (State.PARTLY_SENT, "xs") == (finished.state, await ledger.letters(offer.id))
+@pytest.mark.parametrize(("lifetime", "left"), [(8_000, 4_000), (60_000, 10_000)])
+async def test_a_last_attempt_is_made_before_the_deadline(ledger, lifetime, left):
+    """Where the next one would come too late: once, while there is time; after that the time runs out."""
+    offer, held = await marked(ledger, 2, lifetime=lifetime)
+    finished = await ledger.finish(held, "ds", delay_ms=61_000)
+    ends = (await ledger.record(offer.id)).accepted_at + lifetime
+    assert (State.QUEUED, "qs") == (finished.state, await ledger.letters(offer.id))
+    assert 0 <= await ledger.score(offer.id) - (ends - left) < 1_000
+    assert (await ledger.operating.retry(offer.id)).done  # now, instead of waiting for it
+    last = await ledger.claim_one()
+    await ledger.advance(last)
+    assert State.QUEUED == (await ledger.finish(last, "d-", delay_ms=61_000)).state
+    assert ends == await ledger.score(offer.id)
 
 
 async def test_a_doubtful_recipient_expires_as_unconfirmed(ledger):

@@ -36,16 +36,18 @@ local braked, kept, kept_why, kept_till = false, nil, nil, nil
 -- Here and below there is no function outside its `if`: making one costs every accept that has no use for it.
 if not stored and ARGV[18] ~= '' then
     -- Ends one recipient of an older message, and says if it surely had no mail of that. Where the channel may have
-    -- it already, that is only noted, for the case that it would be tried again.
+    -- it already, or it has ended without being sent, that is only noted, for the case that it would be tried again.
     local function supersede(older, index)
         local m = load(older)
-        if not m or not waits(m) then return false end
+        if not m then return false end
         local letter = string.sub(m.recipients, index + 1, index + 1)
+        if not waits(m) then
+            if string.find('fxu', letter, 1, true) then mark_superseded(m, index) end
+            return false
+        end
         if letter ~= 'q' and letter ~= 'r' then return false end
         if m.state == 'sending' and m.phase == 'committing' then
-            local marked = m.superseded or string.rep('-', #m.recipients)
-            marked = string.sub(marked, 1, index) .. 'x' .. string.sub(marked, index + 2)
-            redis.call('HSET', record_key(m.id), 'sp', marked)
+            mark_superseded(m, index)
             return false
         end
         if m.hold and string.find(m.hold, '^storm') then braked = true
@@ -73,14 +75,15 @@ if not stored and ARGV[18] ~= '' then
     end
 
     -- Of the messages with one collapse key to one recipient the newest is kept. An absolute deadline says how long
-    -- this one can be waiting; one that moves on while its agent stands still gets a month more.
+    -- this one can be waiting; one that moves on while its agent stands still gets a month more. After its end it can
+    -- be tried again as long as its content is kept.
     local margin = ARGV[16] == '1' and 30 * 86400000 or 3600000
     local index, replaced = 0, 0
     for digest in string.gmatch(ARGV[18], '[^,]+') do
         local key = PREFIX .. 'col:' .. AGENT .. ':' .. digest
         local older, at = string.match(redis.call('GET', key) or '', '^([^|]+)|(%d+)$')
         if older and older ~= id and supersede(older, tonumber(at)) then replaced = replaced + 1 end
-        redis.call('SET', key, id .. '|' .. index, 'PX', deadline - now + margin)
+        redis.call('SET', key, id .. '|' .. index, 'PX', deadline - now + margin + CONTENT_MS)
         index = index + 1
     end
     replaces_all = replaced == index

@@ -8,6 +8,7 @@
 -- channel puts everything off}, {'stale'}, or {'guarded', state, …}: the refusal is taken for the channel's own
 -- fault, and the message waits as if nothing had been said.
 local fence, codes = tonumber(ARGV[6]), ARGV[7]
+local LAST_MS = 10000 -- before the end of its time: enough for an attempt, and as late as a receiver may want it
 -- The first write, one that a full Redis takes (`write_although_full`), and the end of a row of refusals.
 if string.find(codes, 's', 1, true) and ARGV[11] ~= '' then
     redis.call('DEL', refusals_key(ARGV[11]), tries_key(ARGV[11]))
@@ -97,11 +98,21 @@ set('n', m.attempts)
 set('f', m.fence)
 for i = 16, #ARGV, 2 do set('x' .. ARGV[i], ARGV[i + 1]) end
 
+-- Where the next attempt would come too late, a last one is made while there is time, once; then its time runs out.
+local function in_time(next_at)
+    local halt = read_halt()
+    if not time_is_up(m, halt, next_at) then return next_at end
+    local ends = time_ends(m, halt, now)
+    if redis.call('HSETNX', record_key(m.id), 'la', 1) == 0 then return ends end
+    return ends - math.min(LAST_MS, math.floor((ends - now) / 2))
+end
+
 local state, next_at = aggregate(m.recipients), now + tonumber(ARGV[8])
 if state == 'queued' then
     end_superseded(m)
-    if aggregate(m.recipients) == 'queued' and time_is_up(m, read_halt(), next_at) then
-        m.recipients = end_waiting(m.recipients, 'x')
+    if aggregate(m.recipients) == 'queued' then
+        if time_is_up(m, read_halt(), now) then m.recipients = end_waiting(m.recipients, 'x')
+        else next_at = in_time(next_at) end
     end
     state = aggregate(m.recipients)
 end

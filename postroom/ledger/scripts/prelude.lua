@@ -151,7 +151,7 @@ local function retire(m, state, now, more)
     local key = record_key(m.id)
     redis.call('ZREM', QUEUES[m.priority], m.id)
     redis.call('HSET', key, 's', state, 'rr', m.recipients, 'fa', now, unpack(more or {}))
-    redis.call('HDEL', key, 'ph', 'pd', 'ss', 'na', 'dl', 'am', 'ch', 'rs', 'ck', 'hd', 'hw', 'hu', 'sp', 'dc')
+    redis.call('HDEL', key, 'ph', 'pd', 'ss', 'na', 'dl', 'am', 'ch', 'rs', 'ck', 'hd', 'hw', 'hu', 'la', 'dc')
     if not waits(m) then count(m, m.state, -1) end
     count(m, state, 1)
     local content_ms = state == 'unconfirmed' and MESSAGE_MS or CONTENT_MS
@@ -169,6 +169,14 @@ local function end_untried(m, how, now, more)
     local payload = redis.call('GET', payload_key(m.id)) or ''
     retire(m, state, now, more)
     return {m.id, state, m.priority, now - m.accepted, how, m.attempts, m.channel, shown, payload}
+end
+
+-- What a newer message with its collapse key has taken the place of, recipient by recipient: marked for a message that
+-- may still be tried again, by itself or because a person says so.
+local function mark_superseded(m, index)
+    local marked = m.superseded or string.rep('-', #m.recipients)
+    m.superseded = string.sub(marked, 1, index) .. 'x' .. string.sub(marked, index + 2)
+    redis.call('HSET', record_key(m.id), 'sp', m.superseded)
 end
 
 -- Ends what still waits of a message with no attempt. Raising the fence stops the worker that may hold it, or believes

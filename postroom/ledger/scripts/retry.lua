@@ -2,7 +2,8 @@
 -- ARGV: 5 id, 6 lifetime of interactive and 7 of standard mail in ms, 8 recipients whose fate is unknown as well.
 -- Returns {answer, 1 where a round should be rung for, its state, its deadline in ms or 0}. The answer is 'due' (waited
 -- for another attempt), 'released' (was held), 'again' (had ended), or why nothing was done: 'unknown', 'gone' (its
--- content is dropped), 'scheduled', 'too_late' (the moment its caller named is over), or its state.
+-- content is dropped), 'scheduled', 'superseded' (a newer one has taken its place for all that could be tried again),
+-- 'too_late' (the moment its caller named is over), or its state.
 write_although_full()
 local m = load(ARGV[5])
 if not m then return {'unknown', 0, '', 0} end
@@ -13,9 +14,18 @@ local function leave(answer) return {answer, 0, m.state, 0} end
 
 -- An attempt whose fate is unknown may have reached its recipient whatever a person believes, so that is remembered
 -- (`r`): what then ends without an answer is unconfirmed again.
-local recipients, again
-if in_doubt then recipients, again = string.gsub(m.recipients, 'u', 'r')
-else recipients, again = string.gsub(m.recipients, '[fx]', 'q') end
+-- An older message never goes out after the newer one that took its place.
+local again, replaced, out = 0, 0, {}
+for i = 1, #m.recipients do
+    local letter = string.sub(m.recipients, i, i)
+    out[i] = letter
+    if string.find(in_doubt and 'u' or 'fx', letter, 1, true) then
+        if m.superseded and string.sub(m.superseded, i, i) == 'x' then replaced = replaced + 1
+        else out[i], again = in_doubt and 'r' or 'q', again + 1 end
+    end
+end
+local recipients = table.concat(out)
+local function leave_untried() return leave(replaced > 0 and 'superseded' or m.state) end
 
 local function put_back(due)
     redis.call('HSET', key, 'na', due)
@@ -42,7 +52,7 @@ end
 
 if m.state == 'sending' then return leave('sending') end
 if m.state == 'queued' then
-    if in_doubt and not string.find(recipients, 'r', 1, true) then return leave('queued') end
+    if in_doubt and not string.find(recipients, 'r', 1, true) then return leave_untried() end
     if time_is_up(m, read_halt(), now) then return leave('too_late') end
     local v = redis.call('HMGET', key, 'na', 'rs')
     local scheduled = not v[2] and tonumber(v[1] or now) > now
@@ -54,7 +64,7 @@ if m.state == 'queued' then
     if in_doubt then open_recipients() end
     return {m.hold and 'released' or 'due', make_due(), 'queued', 0}
 end
-if again == 0 then return leave(m.state) end
+if again == 0 then return leave_untried() end
 
 -- What its caller named holds for every try: a moment as it is, a lifetime from now on, and no sooner than `send_at`.
 local v = redis.call('HMGET', key, 'pf', 'lm', 'sa')
@@ -72,7 +82,7 @@ open_recipients()
 local standing = not named and v[1] ~= 'i'
 local deadline = named == 'b' and tonumber(ms) or due + tonumber(ms or standing and ARGV[7] or ARGV[6])
 redis.call('HSET', key, 's', 'queued', 'f', m.fence + 1, 'ph', 'released', 'dl', deadline)
-redis.call('HDEL', key, 'fa', 'w')
+redis.call('HDEL', key, 'fa', 'w', 'la')
 if standing then redis.call('HSET', key, 'ck', string.format('%.0f', stood_still(read_halt(), now))) end
 count(m, m.state, -1)
 local files = 0
