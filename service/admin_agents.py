@@ -65,7 +65,7 @@ class AgentActs:
         if held:
             told = Told(verb="resume", as_user=body.as_user, reason=body.reason, agent=agent)
             self._desk.tell(call, told, "agent.resumed")
-        return Paused(agent, paused=held)
+        return Paused(agent, paused=held, configured=agent in self._desk.config.agents)
 
     async def prefer(self, call: Call) -> Preferred:
         """Let a channel go first for a while, or end that."""
@@ -96,7 +96,8 @@ class AgentActs:
     def _view(self, name: str, standing: Standing, depths: list[QueueDepth], lanes: int) -> AgentView:
         agent = self._desk.config.agents.get(name)
         pause = standing.pause if standing.paused else None
-        state = "paused" if pause else "stopped" if standing.stopped else "working"
+        working = "working" if agent else "unknown"
+        state = "paused" if pause else "stopped" if standing.stopped else working
         since = pause.since if pause else standing.since if standing.stopped else None
         return AgentView(
             agent=name,

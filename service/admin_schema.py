@@ -170,12 +170,13 @@ class Acted(Struct, frozen=True):
 
 
 class Paused(Struct, frozen=True):
-    """A pause, or its end."""
+    """A pause, or its end; mail of an agent that is not configured waits all the same."""
 
     agent: str
     paused: bool
     since: str | None = None
     until: str | None = None
+    configured: bool = True
 
 
 class Preferred(Struct, frozen=True):

@@ -191,6 +191,8 @@ def _find() -> dict[str, Any]:
     return {
         "operationId": "findMessages",
         "summary": "Find messages by client_ref",
+        "description": "Under one agent, or under all there are: mail is found as well whose agent was taken from the "
+        "caller or from the configuration.",
         "parameters": [
             {"name": "client_ref", "in": "query", "required": True, "schema": {"type": "string"}},
             {"name": "agent", "in": "query", "required": False, "schema": {"type": "string"}},

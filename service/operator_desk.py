@@ -82,7 +82,7 @@ class OperatorDesk:
 
     async def agents(self) -> set[str]:
         """Return all agents there are: configured ones, and those that have or had mail."""
-        return {*self.config.agents, *(row.agent for row in await self.watch.balance.rows())}
+        return {*self.config.agents, *await self.watch.balance.agents()}
 
     async def check_agent(self, name: str) -> str:
         """Return the name of an agent there is.

@@ -90,7 +90,10 @@ async def explain_message(request: AnyRequest, message_id: FromPath[str]) -> Res
 
 @get("/v1/messages")
 async def find_messages(request: AnyRequest) -> Response[bytes]:
-    """Find the caller's messages by `client_ref`, under one agent or all of its own."""
+    """Find the caller's messages by `client_ref`, under one agent or all there are.
+
+    Agents that were taken from the caller, or from the file, keep its mail, so they are asked as well.
+    """
     identity = _identity(request, "read")
     desk = _desk(request)
     refs = request.query_params.getall("client_ref", [])
@@ -99,14 +102,21 @@ async def find_messages(request: AnyRequest) -> Response[bytes]:
     if unknown or len(refs) != 1 or len(agents) > 1:
         raise RefusedError(Code.BAD_REQUEST, "Ask with one client_ref and at most one agent.")
     digests = desk.digests()
-    places = [a for a in identity.caller.agents if not agents or a == agents[0]]
     try:
+        places = await _places(desk, identity, agents)
         ids = await desk.reading.find((a, digests.ref(identity.name, a, refs[0])) for a in places)
     except LedgerUnavailableError:
         raise unavailable() from None
     found = [stored for i in ids if (stored := await read_live(desk, i)) is not None]
     views = [view_message(s, identity.config.agents.get(s.record.agent), desk.retention) for s in found]
     return Response(_encode(MessageList(views)), media_type=JSON)
+
+
+async def _places(desk: Desk, identity: Identity, asked: list[str]) -> list[str]:
+    known = set(identity.caller.agents)
+    if not known.issuperset(asked) or not asked:
+        known |= await desk.watch.balance.agents()
+    return sorted(known.intersection(asked) if asked else known)
 
 
 @post("/v1/messages/{message_id:str}/cancel", status_code=200)

@@ -388,6 +388,11 @@ class Stack:
             answer: dict[str, Any] = await response.json(content_type=None)
             return answer if response.status == 200 else {}
 
+    async def find(self, query: str) -> list[dict[str, Any]]:
+        """GET the messages that a query finds."""
+        async with self.session.get(f"{self.url}/v1/messages?{query}") as response:
+            return list((await response.json())["messages"])
+
     async def until_finished(self, message_id: str, seconds: float = PATIENCE) -> dict[str, Any]:
         """Wait until a message has ended and return it."""
         found: dict[str, Any] = {}

@@ -110,7 +110,11 @@ class _Replay:
             self._break_off(total)
             raise
         self._end_bar()
-        left = f", {self._left} could not be (sent, cancelled, superseded or forgotten meanwhile)" if self._left else ""
+        left = (
+            f", {self._left} could not be (sent, cancelled, superseded or forgotten meanwhile)"
+            if self._left
+            else ""
+        )
         print(f"{self._done} message(s) sent again{left}.")
         return 0
 

@@ -56,7 +56,10 @@ def resume_agent(options: argparse.Namespace) -> int:
     """End an agent's pause."""
     path = f"/admin/agents/{quote(options.agent_name, safe='')}/resume"
     answer = AdminApi(options).post(path, {"reason": options.reason})
-    print(f"{answer['agent']} {'goes on' if answer['paused'] else 'was not paused'}")
+    goes_on = (
+        "goes on" if answer["configured"] else "is not paused any more, but not configured: its mail waits"
+    )
+    print(f"{answer['agent']} {goes_on if answer['paused'] else 'was not paused'}")
     return 0
 
 

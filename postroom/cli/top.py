@@ -58,7 +58,7 @@ def show_top(options: argparse.Namespace) -> int:
 def _print_table(before: _Sample, now: _Sample, most: int | None) -> None:
     rows = sorted(now.agents, key=lambda row: (-_trouble(row), row["agent"]))
     waiting, due = (sum(row[name] for row in rows) for name in ("waiting", "due"))
-    stopped = sum(row["state"] != "working" for row in rows)
+    stopped = sum(row["state"] != "working" for row in rows if row["configured"] or row["waiting"])
     print(
         f"{time.strftime('%H:%M:%S')}  {len(rows)} agents, {stopped} not working; {waiting} wait, {due} due"
     )

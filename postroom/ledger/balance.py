@@ -78,6 +78,10 @@ class Balance:
             raise LedgerUnavailableError("cannot reach Redis") from error
         return sorted((_read_row(row) for reply in replies for row in reply), key=lambda row: row.agent)
 
+    async def agents(self) -> set[str]:
+        """Return all agents that have or had mail, configured or not."""
+        return {row.agent for row in await self.rows()}
+
     async def check(self, tell: Callable[[Verdict], None] = lambda _: None) -> Verdict:
         """Look at every message and every place in a queue, and name what does not fit.
 

@@ -83,7 +83,7 @@ async def test_a_wrong_password_stops_a_channel_until_it_is_mended(folder: Path)
 async def test_an_agent_that_is_gone_keeps_its_mail(folder: Path):
     """Its mail waits with the reason `agent_unknown`, and is delivered once the agent is back in the file.
 
-    Meanwhile a repeated call is answered by its message, and no new one is taken.
+    Meanwhile a repeated call is answered by its message, its ref is found, and no new one is taken.
     """
     async with Receiver() as receiver:
         slow = agent_toml("guests", channel("guests", receiver.port), options='rate = "2/s"\nburst = 1')
@@ -100,6 +100,9 @@ async def test_an_agent_that_is_gone_keeps_its_mail(folder: Path):
             assert (403, "agent_not_allowed") == (status, answer["code"])
             repeated = [await stack.post(sample("g-0", agent="guests", cc=cc)) for cc in ([], [TO])]
             assert [(200, ids[0]), (409, None)] == [(code, said.get("id")) for code, said, _ in repeated]
+            for query in ("client_ref=g-0", "client_ref=g-0&agent=guests"):
+                assert [ids[0]] == [message["id"] for message in await stack.find(query)]
+            assert [] == await stack.find("client_ref=g-0&agent=orders")
             await stack.until_finished(await stack.accept(sample("others-go-on")))
             stack.config.write_text(whole)
             await assert_delivered(stack, receiver, ids)

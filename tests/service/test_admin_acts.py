@@ -88,8 +88,10 @@ def test_mail_of_all_agents_and_of_one_nobody_configures_is_reached(api):
 
     in_ledger(api, leave_mail)
     row = next(r for r in ask(api, "GET", "/admin/agents")[1]["agents"] if r["agent"] == "oldshop")
-    assert (False, 3) == (row["configured"], row["waiting"])
+    assert (False, 3, "unknown") == (row["configured"], row["waiting"], row["state"])
     assert 200 == ask(api, "POST", "/admin/agents/oldshop/pause", {"reason": "x"})[0]
+    resumed = ask(api, "POST", "/admin/agents/oldshop/resume", {"reason": "y"})[1]
+    assert (True, False) == (resumed["paused"], resumed["configured"])
     assert (3, 0) == act(api, "expire", {"caller": "gone"}, dry_run=True)
     assert (3, 0) == act(api, "expire", {"caller": "gone"})
     rows = {r["agent"]: r for r in ask(api, "GET", "/admin/balance")[1]["balance"]}
