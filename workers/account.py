@@ -37,7 +37,9 @@ class Account:
         self.metrics.forget(agent)
 
     def claim(self, agent: str, claim: Claim) -> None:
-        """Tell what a claim found out by itself: messages that ended, and leases that had run out."""
+        """Tell what a claim found out: messages that ended, leases that had run out, and a rate that is in the way."""
+        if claim.paced:
+            self.metrics.paced.labels(agent).inc()
         for ended in claim.ended:
             self.ended(ended)
         for lapsed in claim.lapsed:

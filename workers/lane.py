@@ -146,7 +146,7 @@ class Lane:
         if not claim.more and not claim.bulk_waits:
             self._round.caught_up(asked_at)
         self._version, self._recalls = claim.version, recalls
-        self._paced = self._round.paced(claim, asked_at)
+        self._paced = claim.paced_ms / 1000
         return claim
 
     async def _deliver(self, claim: Claim) -> None:

@@ -11,7 +11,6 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from postroom.config.structs import Agent
-from postroom.ledger.claimed import Claim
 from postroom.pace import limits_of
 from workers.lane import Lane
 from workers.ways import Ways
@@ -45,7 +44,6 @@ class Round:
         self._missed = False
         self._wanted_at = 0.0  # when one more lane was wanted, 0 for never
         self._opening = False
-        self._paced_since = 0.0  # since when mail waits that the rate does not let through, 0 for not at all
         self.urgent = False  # mail of high priority is due, and no lane was free to take it
         self.narrowed = False  # the agent was asked to slow down and works with fewer connections
         self.recalls = 0  # how often all lanes were told to stop and look again
@@ -127,18 +125,6 @@ class Round:
         """A claim that was made then, by the monotonic clock, left nothing due: no other lane is wanted any more."""
         if self._wanted_at <= asked_at:
             self._wanted_at = 0.0
-
-    def paced(self, claim: Claim, asked_at: float) -> float:
-        """Return for how many seconds up to this claim the agent's rate had held its mail up without a gap."""
-        if self.limits.pace.interval_us == 0:
-            return 0.0
-        held_up = asked_at - self._paced_since if self._paced_since else 0.0
-        if claim.next_in_ms is None:
-            self._paced_since = 0.0
-        elif not claim.messages and not claim.more:
-            self._paced_since = self._paced_since or asked_at
-            self.carrier.metrics.paced.labels(self.agent).inc()
-        return held_up
 
     async def wait_for_mail(self, seconds: float, next_in_ms: int | None, *, spare: bool = False) -> None:
         """Sleep as an idle lane: until a nudge, until the next message is due, or for `seconds`.

@@ -50,7 +50,8 @@ class Claim(Struct, frozen=True):
 
     `left`: the lane is off the ledger's list. `version` changes with whatever stands over the agent: a pause, a
     preferred channel, a channel's fault. `bulk_waits`: bulk mail is due that this lane leaves to the others.
-    `narrowed`: the agent was asked to slow down, and has fewer connections for a while.
+    `narrowed`: the agent was asked to slow down, and has fewer connections for a while. `paced`: its rate lets none of
+    the due mail through now; `paced_ms`: for so long it had held mail up without a gap, whoever looked.
     """
 
     messages: tuple[Claimed, ...]
@@ -62,13 +63,15 @@ class Claim(Struct, frozen=True):
     version: int = 0
     bulk_waits: bool = False
     narrowed: bool = False
+    paced: bool = False
+    paced_ms: int = 0
 
 
 def read_claim(agent: str, reply: list[Any]) -> Claim | None:
     """Read a claim's reply; None where the lane is to close."""
     if reply[0] in (FULL, PAUSED):
         return None
-    _, next_in, more, claimed, ended, lapsed, left, version, bulk_waits, narrowed = reply
+    _, next_in, more, claimed, ended, lapsed, left, version, bulk_waits, narrowed, paced, paced_ms = reply
     return Claim(
         tuple(_read_claimed(agent, row) for row in claimed),
         None if next_in < 0 else next_in,
@@ -79,6 +82,8 @@ def read_claim(agent: str, reply: list[Any]) -> Claim | None:
         version,
         bool(bulk_waits),
         bool(narrowed),
+        bool(paced),
+        paced_ms,
     )
 
 

@@ -429,6 +429,31 @@ async def test_the_rate_is_never_exceeded(ledger):
     assert claimed >= burst + rate * 0.3 * 0.5
 
 
+async def test_how_long_the_rate_has_held_mail_up_is_told_whoever_looks(ledger):
+    """Over rounds and workers: from the first look that it let nothing through at, until nothing due is left."""
+    pace = Pace(interval_us=300_000, burst=1)
+    await ledger.accept(send_at=await ledger.now() + 3_600_000)
+    assert (False, 0) == _paced(await ledger.claim(pace=pace))  # what is not due is not held up by the rate
+    await ledger.accept()
+    await ledger.accept()
+    assert (False, 0) == _paced(await ledger.claim(pace=pace, lane="one"))
+    assert (True, 0) == _paced(await ledger.claim(pace=pace, lane="two", leave=True))
+    since, claims, asked = await ledger.now(), [], []
+
+    async def is_let_through() -> bool:
+        asked.append(await ledger.now())
+        claims.append(await ledger.claim(pace=pace, lane=f"lane-{len(claims) % 50}"))
+        return bool(claims[-1].messages)
+
+    await until(is_let_through, "the rate lets the second one through")
+    assert claims[-1].paced_ms >= asked[-1] - since
+    assert await ledger.client.hget(agent_key("halt"), "ps") is None
+
+
+def _paced(claim):
+    return claim.paced, claim.paced_ms
+
+
 @pytest.mark.parametrize(
     ("interval_us", "burst", "expected"),
     [(0, 1, 64), (100, 10_000, 64), (1_000, 1_000, 50), (10_000, 100, 5), (1_000_000, 10, 1)],

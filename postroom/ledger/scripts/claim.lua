@@ -4,7 +4,7 @@
 --       15 somebody listens for the bell, 16 recipients a day or 0, 17 midnights, in ms.
 -- Returns {'full'}, {'paused'}, or {'ok', ms until the next is due or -1, more is due now, claimed, ended, lapsed,
 -- left, version of what stands over the agent, bulk mail is due that this lane leaves to others, connections
--- were halved}.
+-- were halved, the rate lets none of the due mail through, ms for which it had held it up until now}.
 -- claimed: {id, fence, attempts, accepted, recipients, record fields, payload}, the last of the fields being the
 -- channel that may have taken it; ended: what `end_untried` tells.
 local lane, lease = ARGV[5], tonumber(ARGV[6])
@@ -41,13 +41,14 @@ redis.call('ZADD', LANES, lane_till(now, lease), lane)
 if not rank then live = live + 1 end
 
 -- GCRA with Redis's clock. The theoretical arrival time is clamped, since clocks jump at a failover.
-local arrival, pace_wait = micros, nil
+local arrival, pace_wait, allowed, paced_since = micros, nil, 0, nil
 if interval > 0 then
+    paced_since = tonumber(redis.call('HGET', HALT, 'ps') or nil)
     local stored = tonumber(redis.call('GET', BUCKET) or 0)
     local furthest = micros + burst * interval
     arrival = math.min(math.max(stored, micros), furthest)
     if stored > furthest then keep_bucket(arrival, micros) end
-    local allowed = math.floor((micros + burst * interval - arrival) / interval + 1e-6)
+    allowed = math.floor((micros + burst * interval - arrival) / interval + 1e-6)
     most = math.min(most, allowed, math.max(1, math.floor(50000 / interval)))
     if allowed < 1 then pace_wait = math.ceil((arrival + interval - burst * interval - micros) / 1000) end
 end
@@ -213,6 +214,7 @@ end
 if interval > 0 and #claimed > 0 then
     keep_bucket(arrival + #claimed * interval, micros)
 end
+local paced_ms = paced_since and math.max(0, now - paced_since) or 0
 
 -- When this lane should look again: at what it may take, or at the end of somebody's lease.
 local first = head()
@@ -231,6 +233,10 @@ if due and waits_till then
 else
     renew_agenda(first)
 end
+-- The rate holds mail up from the first claim that it lets nothing through at until it leaves room, or nothing is due.
+local is_paced = pace_wait ~= nil and due
+if paced_since and (not due or allowed > #claimed) then redis.call('HDEL', HALT, 'ps')
+elseif is_paced and not paced_since then redis.call('HSET', HALT, 'ps', now) end
 local more = mine ~= nil and mine <= now
 local waits_long = waits_till ~= nil and waits_till > now + 1000
 local leaves = ARGV[11] == '1' and #claimed == 0 and (not due or waits_long)
@@ -252,4 +258,4 @@ if first then next_in = math.max(0, first - now) end
 if due and waits_till then next_in = math.max(1, waits_till - now)
 elseif due and not more then next_in = 1000 end
 return {'ok', next_in, (more and not waits_till) and 1 or 0, claimed, ended, lapsed, leaves and 1 or 0, halt.version,
-    (due and not more) and 1 or 0, width and 1 or 0}
+    (due and not more) and 1 or 0, width and 1 or 0, is_paced and 1 or 0, paced_ms}
