@@ -40,6 +40,7 @@ OWN_CHANNEL = (
     "Not all of its agent's channels may carry it: an earlier attempt over one may have been taken, or it has a "
     "provider's file, or a Sender."
 )
+JUST_DUE_MS = 1000  # mail that became due within it is as good as taken
 STORM = "The storm brake holds it: one recipient was sent one template too often. An operator can release it."
 
 
@@ -164,7 +165,7 @@ def _explain_waiting(stored: StoredMessage, agent: Agent | None) -> Reason:
         text = "Its agent is not configured any more; its mail is kept."
         return Reason("agent_unknown", "agent", text, rule=f"/agents/{record.agent}")
     obstacles: tuple[Callable[[StoredMessage, Agent], Reason | None], ...] = (
-        _held, _paused, _stood_still, _not_yet, _day_used_up, _paced,
+        _held, _paused, _stood_still, _not_yet, _day_used_up, _paced, _crowded,
     )  # fmt: skip
     for obstacle in obstacles:
         if (reason := obstacle(stored, agent)) is not None:
@@ -260,6 +261,16 @@ def _paced(stored: StoredMessage, agent: Agent) -> Reason | None:
         return None
     text, rule = f"Waiting for its agent's rate of {agent.rate}.", f"/agents/{stored.record.agent}/rate"
     return Reason("pacing", None, text, moment(_due_since(stored.record)), until, rule=rule)
+
+
+def _crowded(stored: StoredMessage, agent: Agent) -> Reason | None:
+    most = min(agent.connections, stored.width or agent.connections)
+    since = _due_since(stored.record)
+    if stored.lanes < most or stored.standing.now - since < JUST_DUE_MS:
+        return None
+    fewer = ", halved because the provider asked to slow down" if most < agent.connections else ""
+    text = f"All {most} connections of its agent are at work{fewer}."
+    return Reason("connections", None, text, moment(since), rule=f"/agents/{stored.record.agent}/connections")
 
 
 def _due_since(record: Record) -> int:

@@ -104,6 +104,11 @@ def lanes_key(agent: str) -> str:
     return f"{place_of(agent).prefix}lanes:{agent}"
 
 
+def width_key(agent: str) -> str:
+    """Key of how many connections an agent has for a while that was asked to slow down, a hash."""
+    return f"{place_of(agent).prefix}width:{agent}"
+
+
 def bucket_key(agent: str) -> str:
     """Key of the arrival time of an agent's rate."""
     return f"{place_of(agent).prefix}bucket:{agent}"

@@ -20,7 +20,8 @@ class StoredMessage(Struct, frozen=True):
     """A record with its payload, which is None once the content is dropped, and what stands over its agent.
 
     `arrival_us` is the theoretical arrival time of the agent's rate; `day` is the beginning of the last day, in ms, on
-    which recipients were counted, and how many they were.
+    which recipients were counted, and how many they were. `lanes` are the agent's connections over all workers, and
+    `width` is how many it may have for a while, 0 where nobody asked it to slow down.
     """
 
     record: Record
@@ -28,6 +29,8 @@ class StoredMessage(Struct, frozen=True):
     standing: Standing = Standing()
     arrival_us: int = 0
     day: tuple[int, int] = (0, 0)
+    lanes: int = 0
+    width: int = 0
 
     @property
     def deadline(self) -> int | None:
@@ -61,19 +64,24 @@ class Reading:
         pipe.hgetall(keys.halt_key(agent))
         pipe.get(keys.bucket_key(agent))
         pipe.get(keys.day_key(agent))
+        pipe.zrange(keys.lanes_key(agent), 0, -1, withscores=True)
+        pipe.hget(keys.width_key(agent), "w")
         pipe.time()
         try:
-            fields, stored, faults, halt, arrival, day, (seconds, micros) = await pipe.execute()
+            fields, stored, faults, halt, arrival, day, lanes, width, time = await pipe.execute()
         except (RedisError, OSError) as error:
             raise LedgerUnavailableError("cannot reach Redis") from error
         if not fields:
             return None
+        now = time[0] * 1000 + time[1] // 1000
         return StoredMessage(
             record=read_record(message_id, agent, fields),
             payload=_read_payload(stored),
-            standing=read_standing(halt, faults, seconds * 1000 + micros // 1000),
+            standing=read_standing(halt, faults, now),
             arrival_us=int(arrival or 0),
             day=_read_day(day),
+            lanes=sum(till > now for _, till in lanes),
+            width=int(width or 0),
         )
 
     async def find(self, refs: Iterable[tuple[str, str]]) -> list[str]:

@@ -289,3 +289,17 @@ async def test_an_ambiguous_outcome_is_counted_once(ledger):
     assert (State.UNCONFIRMED, False, True) == (first.state, first.again, again.again)
     assert 1 == len((await ledger.record(held.id)).attempts)
     assert State.SENT == (await ledger.finish(held, "s")).state
+
+
+async def test_how_many_connections_are_at_work_is_read_with_a_message(ledger):
+    """Live lanes of all workers, and how many the agent may have since it was asked to slow down."""
+    first, waiting = await ledger.accept(), await ledger.accept()
+    assert 0 == (await ledger.stored(waiting.id)).lanes
+    held = [await ledger.claim_one(lane="one"), await ledger.claim(lane="two")]
+    assert first.id == held[0].id
+    stored = await ledger.stored(waiting.id)
+    assert (2, 0) == (stored.lanes, stored.width)
+    await ledger.client.zadd(agent_key("lanes"), {"two": await ledger.now() - 1})
+    await ledger.client.hset(agent_key("width"), "w", 3)
+    stored = await ledger.stored(waiting.id)
+    assert (1, 3) == (stored.lanes, stored.width)

@@ -37,7 +37,7 @@ def recipients(*states: State, **fields: Any) -> tuple[RecipientRecord, ...]:
 
 def stored(**changes: Any) -> StoredMessage:
     """Return a message that is due, but for the changes to its record, its agent's standing, or itself."""
-    around = {name: changes.pop(name) for name in ("day", "arrival_us") if name in changes}
+    around = {name: changes.pop(name) for name in ("day", "arrival_us", "lanes", "width") if name in changes}
     standing = {name: changes.pop(name) for name in ("pause", "faults") if name in changes}
     record = {
         "id": ID,
@@ -106,6 +106,13 @@ LIMITED = agent(per_day=10, rate="1/s")
         ),
         (PACED, LIMITED, "pacing", NOW - HOUR, NOW + 5_000, "/agents/orders/rate", NOW + 5_000),
         (PACED, AGENT, "due", NOW - HOUR, None, None, NOW - HOUR),
+        ({"lanes": 4}, agent(connections=4), "connections", NOW - HOUR, None, "/agents/orders/connections", NOW - HOUR),
+        ({"lanes": 3}, agent(connections=4), "due", NOW - HOUR, None, None, NOW - HOUR),
+        (
+            {"lanes": 2, "width": 2}, agent(connections=4),
+            "connections", NOW - HOUR, None, "/agents/orders/connections", NOW - HOUR,
+        ),
+        ({"lanes": 4, "next_at": NOW - 9}, agent(connections=4), "due", NOW - 9, None, None, NOW - 9),
     ],
 )  # fmt: skip
 def test_what_a_message_waits_for(changes, configured, code, *, since, until, rule, next_at):
@@ -173,6 +180,7 @@ ALL = [
     ("retrying", RETRYING),
     ("per_day", USED_UP),
     ("pacing", PACED),
+    ("connections", {"lanes": 100}),
     ("due", {}),
 ]
 
