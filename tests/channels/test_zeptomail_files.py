@@ -206,6 +206,10 @@ async def test_a_relay_that_cannot_name_it_leaves_a_providers_file_to_others():
         same("their.key:terms.pdf", parse(server.mails[0].data)["X-TM-FILE-KEY"])
 
 
+def theirs(name: str, key: str, cid: str | None = None) -> Attachment:
+    return Attachment(name, "application/pdf", b"", cid, provider_key=key)
+
+
 def test_the_header_holds_so_much():
     """What would make the line too long is attached."""
     files = tuple(cached(f"{n}.pdf", str(n)) for n in range(10))
@@ -213,6 +217,50 @@ def test_the_header_holds_so_much():
 
     same((4, 6), (value.count(",") + 1, len(attached)))
     assert len(value) <= 900
+
+
+def test_what_only_the_provider_has_goes_first():
+    """Cached files, which can be attached, take no room from it; the order is that of the request."""
+    files = (*(cached(f"{n}.pdf", str(n)) for n in range(9)), theirs("terms.pdf", "t" * 100))
+    value, attached = in_header(files, {str(n): "k" * 100 for n in range(9)})
+
+    assert value.startswith("k" * 100 + ":0.pdf,")
+    assert value.endswith("," + "t" * 100 + ":terms.pdf")
+    same([f"{n}.pdf" for n in range(7, 9)], [file.name for file in attached])
+
+
+def test_what_only_the_provider_has_goes_without_its_name_where_that_is_tight():
+    """Its key is what counts: the provider has a name of its own for it."""
+    files = tuple(theirs(f"{n}{'x' * 40}.pdf", f"{n}" * 89) for n in range(10))
+    value, attached = in_header(files, {})
+
+    same((), attached)
+    entries = value.split(",")
+    same([file.provider_key for file in files], [entry.partition(":")[0] for entry in entries])
+    assert len(value) <= 900
+    long = tuple(structs.replace(file, provider_key=file.provider_key + "kk") for file in files)
+    same(("", long), in_header(long, {}))
+
+
+@pytest.mark.parametrize("file", [theirs("logo.png", "k", cid="logo"), theirs("a.pdf", "=?x")])
+def test_what_the_header_cannot_say_is_left_to_another_channel(file):
+    """An image would lose its cid, and a key with `=?` in it would be encoded."""
+    same(("", (file,)), in_header((file,), {}))
+
+
+async def test_over_smtp_many_cached_files_leave_room_for_a_providers_own():
+    """Such a mail is sent: what does not fit is attached."""
+    async with FakeZepto() as fake, Smtpd() as server:
+        over = OverSmtp(server, fake, Keys())
+        files = [cached(f"price-list-of-the-spring-season-part-{n}.pdf", str(n)) for n in range(9)]
+        ended = await over.send(with_files(*files, theirs("terms.pdf", "t" * 56)))
+        await over.relay.aclose()
+
+        same(Sent(), verdict(ended))
+        parsed = parse(server.mails[0].data)
+        assert parsed["X-TM-FILE-KEY"].endswith("t" * 56 + ":terms.pdf")
+        named = parsed["X-TM-FILE-KEY"].count(",")
+        same(9, named + len(list(parsed.iter_attachments())))
 
 
 @pytest.mark.parametrize(

@@ -4,25 +4,19 @@ Whatever goes wrong with an upload costs nothing but speed: the file is attached
 """
 
 import asyncio
-import re
 from base64 import b64decode
 from urllib.parse import quote
 
 import msgspec
 from msgspec import Struct
 
+from postroom.file_header import can_name, is_key, is_name, room_beside
 from postroom.message import Attachment
 from workers.channels.seam import FileKeys
 from workers.channels.zeptomail_client import ZeptomailClient
 
 WAIT_SECONDS = 10.0  # for an upload that another lane or worker is making
 POLL_SECONDS = 0.05
-MAX_HEADER = 900  # characters of X-TM-FILE-KEY: it has no place to be folded at
-
-# Printable, without the comma and the colon that part keys and names in the header.
-_PLAIN = r"[!-+\--9;-~]"
-_KEY = re.compile(rf"{_PLAIN}{{1,256}}")
-_PLAIN_NAME = re.compile(rf"{_PLAIN}+(?: {_PLAIN}+)*")
 
 
 class Referred(Struct, frozen=True):
@@ -107,28 +101,34 @@ def file_key_of(body: bytes) -> str | None:
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return None
     key = document.get("file_cache_key") if isinstance(document, dict) else None
-    return key if isinstance(key, str) and _KEY.fullmatch(key) else None
+    return key if isinstance(key, str) and is_key(key) else None
 
 
 def in_header(files: tuple[Attachment, ...], keys: dict[str, str]) -> tuple[str, tuple[Attachment, ...]]:
-    """Return the value of X-TM-FILE-KEY, and the files it cannot name, which are to be attached.
+    """Return the value of X-TM-FILE-KEY, and the files it does not name, which are to be attached.
 
-    A name with a comma or a colon in it has no escape there, and an inline image would lose its cid.
+    What only the provider has cannot be attached, so it has the room first, and goes without its name where that is
+    tight. Where the field cannot name all of that, it names nothing.
     """
-    named: list[str] = []
-    attached: list[Attachment] = []
-    for file in files:
-        entry = _entry(file, keys)
-        if entry is not None and sum(map(len, named)) + len(named) + len(entry) <= MAX_HEADER:
-            named.append(entry)
-        else:
-            attached.append(file)
-    return ",".join(named), tuple(attached)
+    if not can_name(files):
+        return "", files
+    room = room_beside(files)
+    entries: dict[int, str] = {}
+    for index, file in sorted(enumerate(files), key=lambda pair: not pair[1].provider_key):
+        entry = _entry(file, keys, room)
+        if entry:
+            entries[index] = entry
+            room -= len(entry) - len(file.provider_key) + (0 if file.provider_key else 1)
+    attached = tuple(file for index, file in enumerate(files) if index not in entries)
+    return ",".join(entries[index] for index in sorted(entries)), attached
 
 
-def _entry(file: Attachment, keys: dict[str, str]) -> str | None:
-    key = file.provider_key or (keys.get(file.file) if file.cid is None else None)
-    plain = _PLAIN_NAME.fullmatch(file.name) is not None and "=?" not in file.name
-    if key and plain:
-        return f"{key}:{file.name}"
-    return file.provider_key or None
+def _entry(file: Attachment, keys: dict[str, str], room: int) -> str:
+    """Return what names the file; nothing where it is to be attached. A bare `provider_key` has its room already."""
+    if file.provider_key:
+        whole = f"{file.provider_key}:{file.name}"
+        return whole if is_name(file.name) and len(file.name) < room else file.provider_key
+    key = keys.get(file.file, "")
+    whole = f"{key}:{file.name}"
+    fits = file.cid is None and is_key(key) and is_name(file.name) and len(whole) < room
+    return whole if fits else ""
