@@ -60,7 +60,7 @@ COOKIES = ("fake_session", "fake_csrf", "fake_balancer")
 
 @dataclass(frozen=True)
 class Script:
-    """What the next request gets. Without a status it is judged honestly; `accept` takes the mail before."""
+    """What the next request or upload gets. Without a status it is judged honestly; `accept` takes the mail before."""
 
     status: int | None = None
     body: object = b""  # bytes as they are, anything else as JSON
@@ -135,10 +135,15 @@ class FakeZepto:
         self._remark = remark
         self._deliver = deliver  # called in a thread with each accepted body, and the file cache
         self._scripts: deque[Script] = deque()
+        self._upload_scripts: deque[Script] = deque()
 
     def play(self, *scripts: Script) -> None:
         """Let the next requests end like this, one each; the ones after are judged honestly."""
         self._scripts.extend(scripts)
+
+    def play_uploads(self, *scripts: Script) -> None:
+        """Let the next uploads to the file cache end like this."""
+        self._upload_scripts.extend(scripts)
 
     async def start(self, host: str = "127.0.0.1", port: int = 0) -> None:
         """Listen; `url` is known afterwards."""
@@ -174,6 +179,8 @@ class FakeZepto:
         if "Cookie" in request.headers:
             self.broken.append("a client sent cookies back")
         if (request.method, request.path) == ("POST", "/v1.1/files"):
+            if self._upload_scripts:
+                return await self._play(self._upload_scripts.popleft(), request, "")
             return self._take_file(request, raw)
         if (request.method, request.path) != ("POST", "/v1.1/email"):
             return self._respond(404, b"<html>no such page</html>")

@@ -18,6 +18,7 @@ from tests.channels.relay import QUICK, relay_to
 from tests.channels.zepto import Keys, channel_to, verdict
 from tests.fakezepto import TOKEN, FakeZepto, Script, error
 from tests.smtpd import Smtpd
+from workers.channels import zeptomail_files
 from workers.channels.smtp import SmtpRelay
 from workers.channels.zeptomail_client import ZeptomailClient
 from workers.channels.zeptomail_files import ZeptomailFiles, file_key_of, in_header
@@ -94,23 +95,74 @@ async def test_a_provider_that_forgets_at_once_gets_no_third_chance():
         same((1, 2), (len(mark.told), fake.requests))
 
 
+ATTACHED = {"name": NAME, "mime_type": "application/pdf", "content": b64encode(PDF).decode()}
+
+
 @pytest.mark.parametrize("keys", [None, Keys()], ids=["nowhere to remember", "upload refused"])
-async def test_a_file_that_cannot_be_cached_is_attached(keys):
+async def test_a_file_that_cannot_be_cached_is_attached(keys, monkeypatch):
     """A failed upload costs the mail nothing: it carries the bytes."""
     async with FakeZepto("another token") as fake:
         await send_all(fake, keys, CACHED)  # refused: neither uploaded nor sent
         fake._token = TOKEN
         if keys is not None:
+            keys.resting.clear()
             keys.known["a-cached-file"] = ""  # somebody uploads it, and does not come back
-        from workers.channels import zeptomail_files
-
-        zeptomail_files.WAIT_SECONDS, before = 0.1, zeptomail_files.WAIT_SECONDS
+        monkeypatch.setattr(zeptomail_files, "WAIT_SECONDS", 0.1)
         await send_all(fake, keys, CACHED)
-        zeptomail_files.WAIT_SECONDS = before
 
-        expected = {"name": NAME, "mime_type": "application/pdf", "content": b64encode(PDF).decode()}
-        same([[expected]], [one.body["attachments"] for one in fake.accepted])
+        same([[ATTACHED]], [one.body["attachments"] for one in fake.accepted])
         same(0, fake.uploads)
+
+
+async def test_a_cache_that_hangs_holds_up_no_mail_but_one(monkeypatch):
+    """The upload is given up soon and not tried again for a while, for no file: all mails carry the bytes."""
+    monkeypatch.setattr(zeptomail_files, "UPLOAD_SECONDS", 0.2)
+    async with FakeZepto() as fake:
+        fake.play_uploads(Script(then="hang"))
+        keys, other = Keys(), with_files(cached("other.pdf", "another"))
+        ends = await send_all(fake, keys, with_files(*CACHED.mail.attachments, *other.mail.attachments))
+        ends += await send_all(fake, keys, CACHED, other)
+
+        assert {Sent} == {type(verdict(end)) for end in ends}
+        same((0, 3), (fake.uploads, len(fake.accepted)))
+        assert not any("file_cache_key" in file for one in fake.accepted for file in one.body["attachments"])
+        same(({}, {None}), (keys.known, keys.resting))
+
+
+async def test_who_waits_for_an_upload_elsewhere_hears_of_its_failure():
+    """A lane that met the upload under way attaches the file as soon as that has failed."""
+    async with FakeZepto() as fake:
+        fake.play_uploads(Script(500, delay=0.2))
+        ends = await asyncio.gather(*(send_all(fake, keys, CACHED) for keys in [Keys()] * 5))
+
+        assert {Sent} == {type(verdict(end)) for [end] in ends}
+        same([[ATTACHED]] * 5, [one.body["attachments"] for one in fake.accepted])
+        same(0, fake.uploads)
+
+
+@pytest.mark.parametrize(
+    ("script", "resting"),
+    [
+        (Script(422, error("TM_3501")), "a-cached-file"),
+        (Script(413, b"<html>too large</html>"), "a-cached-file"),
+        (Script(201, b"{}"), None),
+        (Script(404, b"<html>no such page</html>"), None),
+        (Script(401, error("TM_4001", "SERR_157")), None),
+        (Script(429), None),
+        (Script(500), None),
+        (Script(then="reset"), None),
+    ],
+)
+async def test_a_failed_upload_is_remembered_for_what_it_says_something_about(script, resting):
+    """A file that is refused is attached from then on; where the cache itself fails, all files are."""
+    async with FakeZepto() as fake:
+        fake.play_uploads(script)
+        keys = Keys()
+        await send_all(fake, keys, CACHED, CACHED, with_files(cached("other.pdf", "another")))
+
+        same({resting}, keys.resting)
+        same(0 if resting is None else 1, fake.uploads)
+        same([ATTACHED], fake.accepted[1].body["attachments"])
 
 
 async def test_a_file_of_the_providers_console_is_named_by_its_key():

@@ -1,6 +1,7 @@
 """Files of Postroom's cache in ZeptoMail's own: uploaded once for a mail agent, then referred to by their key.
 
-Whatever goes wrong with an upload costs nothing but speed: the file is attached instead.
+Whatever goes wrong with an upload costs nothing but speed: the file is attached instead, and after a failure for a
+while by all workers, so that mail does not wait for a cache that hangs.
 """
 
 import asyncio
@@ -11,11 +12,16 @@ import msgspec
 from msgspec import Struct
 
 from postroom.file_header import can_name, is_key, is_name, room_beside
+from postroom.ledger.files import NO_UPLOAD
 from postroom.message import Attachment
+from postroom.outcome import ChannelFault
+from workers.channels.http_pool import Lost
 from workers.channels.seam import FileKeys
-from workers.channels.zeptomail_client import ZeptomailClient
+from workers.channels.zeptomail_answer import fault_of
+from workers.channels.zeptomail_client import Heard, ZeptomailClient
 
-WAIT_SECONDS = 10.0  # for an upload that another lane or worker is making
+UPLOAD_SECONDS = 5.0  # for an upload; after so long a mail begins no further one
+WAIT_SECONDS = 3.0  # for an upload that another lane or worker is making
 POLL_SECONDS = 0.05
 
 
@@ -42,13 +48,16 @@ class ZeptomailFiles:
         wanted = {one.file: one for one in files if one.file}
         if not wanted or self._keys is None or self._client.open() is not None:
             return NOTHING
+        until = asyncio.get_running_loop().time() + UPLOAD_SECONDS
         found, older = {}, set()
         for file in wanted.values():
             key = await self._keys.get(file.file)
+            if key == NO_UPLOAD:
+                continue
             if key:
                 older.add(file.file)
             else:
-                key = await self._give(self._keys, file)
+                key = await self._give(self._keys, file, until, begun=key is not None)
             if key:
                 found[file.file] = key
         return Referred(found, frozenset(older))
@@ -63,35 +72,57 @@ class ZeptomailFiles:
         """Close the client."""
         await self._client.aclose()
 
-    async def _give(self, keys: FileKeys, file: Attachment) -> str | None:
-        if not await keys.begin(file.file):
-            return await _await_other(keys, file.file)
+    async def _give(self, keys: FileKeys, file: Attachment, until: float, *, begun: bool) -> str | None:
+        """Upload the file, unless that was begun elsewhere; the mail has time for it `until` then."""
+        if asyncio.get_running_loop().time() >= until:
+            return None
+        if begun or not await keys.begin(file.file):
+            return await _await_other(keys, file.file, until)
         key = None
         try:
-            key = await self._upload(file)
+            key = await self._upload(keys, file)
         finally:
             await keys.end(file.file, key)
         return key
 
-    async def _upload(self, file: Attachment) -> str | None:
+    async def _upload(self, keys: FileKeys, file: Attachment) -> str | None:
+        """Upload the file and return its key. A failure is remembered, so that no other mail waits for it."""
         path = f"/v1.1/files?name={quote(file.name, safe='')}"
         kind = file.content_type.partition(";")[0]
-        answer = await self._client.post(path, b64decode(file.encoded), kind)
-        if not isinstance(answer, tuple) or not 200 <= answer[0].status < 300:
-            return None
-        return file_key_of(answer[0].body)
+        try:
+            async with asyncio.timeout(UPLOAD_SECONDS):
+                answer = await self._client.post(path, b64decode(file.encoded), kind)
+        except TimeoutError:
+            answer = Lost()
+        key = _key_in(answer)
+        if key is None:
+            await keys.rest(file.file if _is_of_file(answer) else None)
+        return key
 
 
-async def _await_other(keys: FileKeys, file: str) -> str | None:
-    """Wait for an upload that was begun elsewhere."""
+async def _await_other(keys: FileKeys, file: str, until: float) -> str | None:
+    """Wait a little for an upload that was begun elsewhere."""
     loop = asyncio.get_running_loop()
-    until = loop.time() + WAIT_SECONDS
+    until = min(until, loop.time() + WAIT_SECONDS)
     while loop.time() < until:
         key = await keys.get(file)
         if key != "":
-            return key
+            return None if key == NO_UPLOAD else key
         await asyncio.sleep(POLL_SECONDS)
     return None
+
+
+def _key_in(answer: Heard | ChannelFault | Lost) -> str | None:
+    if not isinstance(answer, tuple) or not 200 <= answer[0].status < 300:
+        return None
+    return file_key_of(answer[0].body)
+
+
+def _is_of_file(answer: Heard | ChannelFault | Lost) -> bool:
+    """True where the provider refused this file; anything else would meet every upload."""
+    if not isinstance(answer, tuple) or not 400 <= answer[0].status < 500:
+        return False
+    return fault_of(answer[0].status, answer[1], None) is None
 
 
 def file_key_of(body: bytes) -> str | None:
