@@ -45,7 +45,7 @@ class Ways:
         self._connections = agent.connections
         self._breaker = breaker
         self._channels: tuple[Channel, ...] = open_channels(
-            agent, lambda channel: reading.provider_keys(name, channel)
+            name, agent, lambda channel: reading.provider_keys(name, channel)
         )
         self._configs = agent.channels
         self._kinds = {channel.name: kind_of(channel) for channel in agent.channels}

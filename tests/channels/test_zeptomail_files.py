@@ -183,7 +183,7 @@ class OverSmtp:
 
     def __init__(self, server: Smtpd, fake: FakeZepto, keys: Keys) -> None:
         config = ZeptomailChannel(name="api", token=Secret(TOKEN), base_url=fake.url)
-        files = ZeptomailFiles(ZeptomailClient(config), keys)
+        files = ZeptomailFiles(ZeptomailClient(config, agent="orders"), keys)
         self.relay = SmtpRelay(relay_to(server, provider="zeptomail").config, files=files, timeouts=QUICK)
 
     async def send(self, order):

@@ -4,7 +4,9 @@ from base64 import b64encode
 
 import msgspec
 import pytest
+from structlog.testing import capture_logs
 
+from postroom.config.structs import Agent, From, ZeptomailChannel
 from postroom.message import Address, Attachment, Content
 from postroom.outcome import Cause, Sent
 from postroom.secret import Secret
@@ -12,11 +14,13 @@ from tests.channels.conformance import (
     BAD_RECIPIENT,
     MAILS,
     Mark,
+    attempt,
     order_for,
     same,
 )
 from tests.channels.zepto import FULL, MESSAGE, PLAIN, channel_to, send, verdict
 from tests.fakezepto import TOKEN, FakeZepto, Script, error
+from workers.channels.registry import open_channels
 from workers.channels.seam import Order
 from workers.channels.zeptomail import EMAIL
 from workers.channels.zeptomail_body import MAX_ENCODED
@@ -187,6 +191,22 @@ async def test_a_second_token_is_tried_where_the_first_is_refused():
 
         assert [Sent] * 3 == [type(end) for end in ends]
         same((4, 3), (fake.requests, len(fake.accepted)))
+
+
+async def test_a_refused_token_is_told_with_its_agent():
+    """The configuration's agent and channel stand in the line, so that somebody knows whose token it is."""
+    async with FakeZepto(SECOND) as fake:
+        config = ZeptomailChannel(
+            name="api", token=Secret(TOKEN), second_token=Secret(SECOND), base_url=fake.url
+        )
+        agent = Agent(sender=From(address="orders@shop.example"), channels=(config,))
+        [channel] = open_channels("orders", agent, lambda _: None)
+        with capture_logs() as lines:
+            await attempt(channel, PLAIN, Mark())
+        await channel.aclose()
+
+        told = [(line["event"], line["agent"], line["channel"]) for line in lines]
+        same([("channel.token_refused", "orders", "api")], told)
 
 
 async def test_two_bad_tokens_stop_the_channel():

@@ -69,7 +69,7 @@ def channel_to(
         base_url=url,
         ca_file=ca_file,
     )
-    return ZeptomailApi(config, timeouts=timeouts, **more)
+    return ZeptomailApi(config, agent="orders", timeouts=timeouts, **more)
 
 
 async def send_to(url: str, order: Order = PLAIN, mark: Mark | None = None, **more) -> Submission:

@@ -26,8 +26,9 @@ Heard = tuple[HttpAnswer, Said]
 class ZeptomailClient:
     """One mail agent's way to the API: a base URL, a pool, and one or two tokens, the one that worked last in front."""
 
-    def __init__(self, config: ZeptomailChannel, timeouts: Timeouts = TIMEOUTS) -> None:
-        self._channel = config.name
+    def __init__(self, config: ZeptomailChannel, timeouts: Timeouts = TIMEOUTS, *, agent: str) -> None:
+        """`agent` is the name that a refused token is told under."""
+        self._agent, self._channel = agent, config.name
         self._base = base_of(config.base_url)
         self._ca_file, self._timeouts = config.ca_file, timeouts
         self._pool = HttpPool(config.ca_file, timeouts)
@@ -86,7 +87,7 @@ class ZeptomailClient:
         self.tokens = (token, *(other for other in self.tokens if other is not token))
         remedy = "the other token works: revoke or replace the one that ZeptoMail refuses"
         log = get_logger()
-        log.warning("channel.token_refused", channel=self._channel, remedy=remedy)
+        log.warning("channel.token_refused", agent=self._agent, channel=self._channel, remedy=remedy)
 
 
 def normalise_token(token: Secret) -> Secret:
