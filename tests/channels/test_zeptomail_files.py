@@ -107,7 +107,7 @@ async def test_a_file_that_cannot_be_cached_is_attached(keys, monkeypatch):
         if keys is not None:
             keys.resting.clear()
             keys.known["a-cached-file"] = ""  # somebody uploads it, and does not come back
-        monkeypatch.setattr(zeptomail_files, "WAIT_SECONDS", 0.1)
+        monkeypatch.setattr(zeptomail_files, "UPLOAD_SECONDS", 0.1)
         await send_all(fake, keys, CACHED)
 
         same([[ATTACHED]], [one.body["attachments"] for one in fake.accepted])

@@ -1,12 +1,19 @@
 """Which channels can carry a Sender and files of the provider's own, and what is said where none can."""
 
+from types import SimpleNamespace
+
 import pytest
+from msgspec import structs
 
 from postroom.config.carrying import able_channels
-from postroom.config.structs import Agent, From, PostmarkChannel, SmtpChannel, ZeptomailChannel
+from postroom.config.structs import Agent, Breaker, From, PostmarkChannel, SmtpChannel, ZeptomailChannel
+from postroom.ledger.claimed import Claimed
+from postroom.log import get_logger
 from postroom.message import Address, AttachmentRef
 from postroom.secret import Secret
 from service.carrying import find_uncarried
+from tests.ledger.harness import make_offer
+from workers.ways import Ways
 
 RELAY = SmtpChannel(name="relay", host="relay.example", port=25, tls="none")
 ZSMTP = SmtpChannel(name="zsmtp", host="smtp.zeptomail.eu", port=587, tls="starttls")
@@ -45,6 +52,32 @@ FITS = tuple(theirs(f"{n}" * 89) for n in range(10))
 def test_a_message_goes_over_channels_that_can_carry_it_whole(submitter, files, able):
     """Images and many files of the provider's own go over its API only, a Sender over SMTP only."""
     assert able == able_channels(ALL, submitter, files)
+
+
+@pytest.mark.parametrize(
+    ("submitter", "files", "own"),
+    [
+        (None, (), None),
+        (None, (PLAIN,), None),
+        (SENDER, (), {"relay", "zsmtp"}),
+        (None, LONG, {"zapi"}),
+        (None, (PLAIN, theirs(cid="logo")), {"zapi"}),
+        (SENDER, (theirs(cid="logo"),), None),
+    ],
+)
+async def test_a_lane_looks_for_such_a_channel(submitter, files, own):
+    """Most mail goes over any channel; so does what none can carry any more, which its channel then says."""
+    agent = Agent(sender=From(address="orders@shop.example"), channels=ALL)
+    ledger = SimpleNamespace(provider_keys=lambda *_: None)
+    ways = Ways("orders", agent, Breaker(), None, ledger, None, None, get_logger())
+    payload = structs.replace(make_offer().payload, submitter=submitter, attachments=files)
+    claimed = Claimed(
+        id="orders-1", agent="orders", fence=1, attempts=0, accepted_at=0, waiting=(0,), recipients=1, caller="shop",
+        client_ref="a", priority="normal", retry_profile="standard", template="", blobs=0, payload=payload,
+    )  # fmt: skip
+
+    assert own == ways.own(claimed)
+    await ways.aclose()
 
 
 @pytest.mark.parametrize(

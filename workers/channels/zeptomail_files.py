@@ -20,8 +20,9 @@ from workers.channels.seam import FileKeys
 from workers.channels.zeptomail_answer import fault_of
 from workers.channels.zeptomail_client import Heard, ZeptomailClient
 
-UPLOAD_SECONDS = 5.0  # for an upload; after so long a mail begins no further one
-WAIT_SECONDS = 3.0  # for an upload that another lane or worker is making
+UPLOAD_SECONDS = (
+    3.0  # for an upload; after so long a mail begins no further one, nor waits for another lane's
+)
 POLL_SECONDS = 0.05
 
 
@@ -73,7 +74,7 @@ class ZeptomailFiles:
         await self._client.aclose()
 
     async def _give(self, keys: FileKeys, file: Attachment, until: float, *, begun: bool) -> str | None:
-        """Upload the file, unless that was begun elsewhere; the mail has time for it `until` then."""
+        """Upload the file, unless that was begun elsewhere; past `until` the mail takes no more time for it."""
         if asyncio.get_running_loop().time() >= until:
             return None
         if begun or not await keys.begin(file.file):
@@ -101,9 +102,8 @@ class ZeptomailFiles:
 
 
 async def _await_other(keys: FileKeys, file: str, until: float) -> str | None:
-    """Wait a little for an upload that was begun elsewhere."""
+    """Wait for an upload that was begun elsewhere."""
     loop = asyncio.get_running_loop()
-    until = min(until, loop.time() + WAIT_SECONDS)
     while loop.time() < until:
         key = await keys.get(file)
         if key != "":
