@@ -45,6 +45,12 @@ def type_problem(content_type: str) -> str | None:
     return None
 
 
+def normalised_type(content_type: str) -> str:
+    """Return a content type with its type and subtype in lower case: they are the same in any (RFC 2045 §5.1)."""
+    kind, semicolon, parameters = content_type.partition(";")
+    return kind.lower() + semicolon + parameters
+
+
 def has_refused_ending(name: str) -> bool:
     """True where any ending of the name is refused: `a.exe`, and `a.exe.pdf` and `a.exe. ` too."""
     return any(part.strip().lower() in REFUSED_ENDINGS for part in looks(name).split(".")[1:])

@@ -92,7 +92,7 @@ _WORKER = (
     _event("channel.faulty", "worker", "info", _FAULT, "A fault that does not stop the channel yet, for want of evidence."),
     _event("channel.switched", "worker", "warning", "agent channel instead_of cause", "Mail goes over another channel, because those before it stand still. Also in `postroom changes`."),
     _event("channel.returned", "worker", "info", "agent channel instead_of", "Mail goes over a channel again that comes earlier in the order."),
-    _event("channel.token_refused", "worker", "warning", "channel remedy", "ZeptoMail refuses one of a channel's two tokens, and takes the other."),
+    _event("channel.token_refused", "worker", "warning", "agent channel remedy", "ZeptoMail refuses one of a channel's two tokens, and takes the other."),
     _event("breaker.opened", "worker", "warning", _FAULT, "The channel stands still; `text` says what to do."),
     _event("breaker.probe_failed", "worker", "info", _FAULT, "It was tried, and stands still on."),
     _event("breaker.closed", "worker", "info", "agent channel", "It works again."),

@@ -8,7 +8,7 @@ from functools import lru_cache
 from types import MappingProxyType
 
 from postroom.address import AddressError, domain_of, parse_address
-from postroom.config.rules import allowed_domains, carries_provider_keys, carries_sender
+from postroom.config.rules import allowed_domains
 from postroom.config.structs import Agent, From
 from postroom.decode import MAX_FAULTS, Fault, join
 from postroom.errors import Code, RefusedError
@@ -19,6 +19,7 @@ from postroom.message import Address, AttachmentRef, Content
 from postroom.shelf import Shelf
 from postroom.templates import RenderError, Template
 from postroom.text import find_forbidden, find_forbidden_in_body
+from service.carrying import find_uncarried
 from service.schema import (
     FAULTS_DETAIL,
     MAX_RECIPIENTS,
@@ -61,7 +62,8 @@ class Checked:
         self.submitter = self._submitter(request.sender, agent)
         self.template = self._template(request, templates)
         self.content = self._content(request.content)
-        self.attachments, self.blobs = self._attachments(request.attachments, agent)
+        self.attachments, self.blobs = self._attachments(request.attachments)
+        self._add(list(find_uncarried(agent, self.submitter, self.attachments)))
         self._add(check_headers(request.headers))
         self._check_metadata(request.metadata)
         self._check_choice(request)
@@ -138,8 +140,6 @@ class Checked:
             submitter = self._mailbox("/sender", given)
         if submitter is None or submitter.address.lower() == self.sender.address.lower():
             return None
-        if not carries_sender(agent):
-            self._say("/sender", "no channel of this agent can carry a Sender: only SMTP can")
         return submitter
 
     def _template(self, request: MessageRequest, templates: Shelf) -> Template | None:
@@ -179,7 +179,7 @@ class Checked:
         return Content(given.subject, given.text, given.html)
 
     def _attachments(
-        self, given: tuple[GivenAttachment, ...], agent: Agent
+        self, given: tuple[GivenAttachment, ...]
     ) -> tuple[tuple[AttachmentRef, ...], tuple[bytes, ...]]:
         """Return what is attached, and the bytes of what lies in no cache."""
         refs, blobs = [], []
@@ -189,7 +189,7 @@ class Checked:
                 self._say(f"{pointer}/name", problem)
             if attachment.content_type is not None and (problem := type_problem(attachment.content_type)):
                 self._say(f"{pointer}/content_type", problem)
-            ref, data = self._attachment(pointer, attachment, agent)
+            ref, data = self._attachment(pointer, attachment)
             refs.append(ref)
             if data is not None:
                 blobs.append(data)
@@ -200,9 +200,7 @@ class Checked:
             self._say("/attachments", "use a cid more than once")
         return tuple(refs), tuple(blobs)
 
-    def _attachment(
-        self, pointer: str, given: GivenAttachment, agent: Agent
-    ) -> tuple[AttachmentRef, bytes | None]:
+    def _attachment(self, pointer: str, given: GivenAttachment) -> tuple[AttachmentRef, bytes | None]:
         name, kind, cid = given.name, given.content_type, given.cid
         if sum(part is not None for part in (given.content, given.file, given.provider_key)) != 1:
             self._say(pointer, "needs exactly one of content, file and provider_key")
@@ -215,10 +213,6 @@ class Checked:
                     name, kind or stored.content_type, stored.size, cid, file=stored.id
                 ), None
         elif given.provider_key is not None:
-            if not carries_provider_keys(agent):
-                self._say(f"{pointer}/provider_key", "no channel of this agent can name a provider's file")
-            if not name.isascii() or set(name) & {",", ":"}:
-                self._say(f"{pointer}/name", "must be ASCII without ',' and ':' beside a provider_key")
             return AttachmentRef(name, kind or OPAQUE, 0, cid, provider_key=given.provider_key), None
         elif given.content is not None:
             if kind is None:

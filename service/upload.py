@@ -8,7 +8,7 @@ from postroom.config.structs import Files as Limits
 from postroom.config.units import milliseconds, seconds
 from postroom.decode import Fault
 from postroom.errors import Code, RefusedError
-from postroom.files import type_problem
+from postroom.files import normalised_type, type_problem
 from postroom.ledger.errors import LedgerError, LedgerFullError
 from postroom.ledger.files import Files, StoredFile, file_id
 from service.accept import RETRY_SECONDS, storage_full
@@ -34,6 +34,7 @@ class KeepFile:
             RefusedError: 413, 415 or 422 for the file, 503 for the ledger; it may be sent again.
         """
         self._check(content_type, data)
+        content_type = normalised_type(content_type)
         lifetime_ms = self._lifetime_ms(lifetime)
         if len(data) < BESIDE_FROM:
             file, lines = file_id(caller, content_type, data), base64_lines(data)

@@ -53,6 +53,8 @@ FIELDS = (
     *("track_clicks", "track_opens", "client_reference", "mime_headers", "bounce_address"),
 )
 STRINGS = ("subject", "htmlbody", "textbody", "client_reference", "bounce_address")
+FIELD_NAME = re.compile(r"[!-9;-~]+")  # RFC 5322 §2.2
+MEDIA_TYPE = re.compile(r"[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]*/[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]*")  # RFC 6838 §4.2
 BLOCKED = {"exe", "bat", "cmd", "com", "js", "msi", "ps1", "scr", "vbs"}
 ADDRESS = re.compile(r"[^\s@<>\"]+@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+")
 COOKIES = ("fake_session", "fake_csrf", "fake_balancer")
@@ -60,7 +62,7 @@ COOKIES = ("fake_session", "fake_csrf", "fake_balancer")
 
 @dataclass(frozen=True)
 class Script:
-    """What the next request gets. Without a status it is judged honestly; `accept` takes the mail before."""
+    """What the next request or upload gets. Without a status it is judged honestly; `accept` takes the mail before."""
 
     status: int | None = None
     body: object = b""  # bytes as they are, anything else as JSON
@@ -118,6 +120,7 @@ class FakeZepto:
         tls: ssl.SSLContext | None = None,
         bad_addresses: tuple[str, ...] = (),
         from_domains: tuple[str, ...] = (),
+        bounce_addresses: tuple[str, ...] = (),
         remark: str = "a remark of the provider",
         deliver: Callable[[dict[str, Any], dict[str, tuple[str, str, bytes]]], None] | None = None,
     ) -> None:
@@ -132,13 +135,19 @@ class FakeZepto:
         self._tls = tls
         self._bad_addresses = bad_addresses
         self._from_domains = from_domains
+        self._bounce_addresses = bounce_addresses
         self._remark = remark
         self._deliver = deliver  # called in a thread with each accepted body, and the file cache
         self._scripts: deque[Script] = deque()
+        self._upload_scripts: deque[Script] = deque()
 
     def play(self, *scripts: Script) -> None:
         """Let the next requests end like this, one each; the ones after are judged honestly."""
         self._scripts.extend(scripts)
+
+    def play_uploads(self, *scripts: Script) -> None:
+        """Let the next uploads to the file cache end like this."""
+        self._upload_scripts.extend(scripts)
 
     async def start(self, host: str = "127.0.0.1", port: int = 0) -> None:
         """Listen; `url` is known afterwards."""
@@ -174,6 +183,8 @@ class FakeZepto:
         if "Cookie" in request.headers:
             self.broken.append("a client sent cookies back")
         if (request.method, request.path) == ("POST", "/v1.1/files"):
+            if self._upload_scripts:
+                return await self._play(self._upload_scripts.popleft(), request, "")
             return self._take_file(request, raw)
         if (request.method, request.path) != ("POST", "/v1.1/email"):
             return self._respond(404, b"<html>no such page</html>")
@@ -276,6 +287,9 @@ class FakeZepto:
         domain = body["from"]["address"].rpartition("@")[2]
         if self._from_domains and domain not in self._from_domains:
             raise RefusalError(401, "TM_4001", "SM_111", target="from", target_value=domain)
+        bounce = body.get("bounce_address")
+        if bounce and self._bounce_addresses and bounce not in self._bounce_addresses:
+            raise RefusalError(401, "TM_4001", "SM_113", target="bounce_address", target_value=bounce)
 
     def _is_bad(self, address: str) -> bool:
         return address in self._bad_addresses or ADDRESS.fullmatch(address) is None
@@ -306,7 +320,7 @@ def check_shape(body: object) -> None:
         typed(body.get(name, False), bool, name)
     headers = typed(body.get("mime_headers", {}), dict, "mime_headers")
     for name, value in headers.items():
-        if not name or not isinstance(value, str) or re.search(r"[\r\n]", name + value):
+        if not FIELD_NAME.fullmatch(name) or not isinstance(value, str) or re.search(r"[\r\n]", value):
             raise RefusalError(401, "TM_4001", "SM_113", target="mime_headers")
     check_boxes(body)
     check_files(body)
@@ -333,6 +347,8 @@ def check_files(body: dict[str, Any]) -> None:
                 closed(file, (name, "file_cache_key"), mandatory=(name, "file_cache_key"))
                 continue
             closed(file, (name, "mime_type", "content"), mandatory=(name, "mime_type", "content"))
+            if not MEDIA_TYPE.fullmatch(typed(file["mime_type"], str, kind)):
+                raise RefusalError(400, "TM_3301", "SM_120", target=kind)
             try:
                 b64decode(file["content"], validate=True)
             except (Base64Error, TypeError, ValueError):
@@ -344,7 +360,8 @@ def check_files(body: dict[str, Any]) -> None:
 def check_limits(body: dict[str, Any], size: int) -> None:
     """Refuse what is too many, too long or too large."""
     lists = [body.get(kind, []) for kind in ("to", "cc", "bcc", "reply_to")]
-    if len(body.get("attachments", [])) > 60 or any(len(boxes) > 500 for boxes in lists):
+    people = sum(map(len, lists[:3]))
+    if len(body.get("attachments", [])) > 60 or people > 500 or len(lists[3]) > 40:
         raise RefusalError(400, "TM_8001", "SM_127")
     boxes = [body["from"], *(one.get("email_address", one) for boxes in lists for one in boxes)]
     lengths = (

@@ -58,7 +58,7 @@ def _read(path: Path | None, name: str) -> tuple[Config, Agent]:
 
 async def _probe_all(config: Config, name: str, agent: Agent, seconds: float) -> int:
     failed = 0
-    channels = open_channels(agent, lambda _: None, seconds=seconds)
+    channels = open_channels(name, agent, lambda _: None, seconds=seconds)
     for channel, settings in zip(channels, agent.channels, strict=True):
         _say(f"{name}/{channel.name} ({_where(settings)})")
         probe = await channel.probe()

@@ -5,8 +5,8 @@ import time
 
 from structlog.typing import FilteringBoundLogger
 
-from postroom.config.rules import names_provider_files
-from postroom.config.structs import Agent, Breaker, SmtpChannel, kind_of
+from postroom.config.carrying import able_channels
+from postroom.config.structs import Agent, Breaker, kind_of
 from postroom.ledger.changes import Notes
 from postroom.ledger.claimed import Claimed
 from postroom.ledger.delivery import Delivery
@@ -45,8 +45,9 @@ class Ways:
         self._connections = agent.connections
         self._breaker = breaker
         self._channels: tuple[Channel, ...] = open_channels(
-            agent, lambda channel: reading.provider_keys(name, channel)
+            name, agent, lambda channel: reading.provider_keys(name, channel)
         )
+        self._configs = agent.channels
         self._kinds = {channel.name: kind_of(channel) for channel in agent.channels}
         self._delivery = delivery
         self._reading = reading
@@ -55,8 +56,6 @@ class Ways:
         self._log = log.bind(agent=name)
         self._preferred: str | None = None
         self._faults = ChannelFaults()
-        self._name_files = frozenset(c.name for c in agent.channels if names_provider_files(c))
-        self._smtp = frozenset(c.name for c in agent.channels if isinstance(c, SmtpChannel))
         self._preferred_until = 0.0
         self._used = ""  # the channel that the last connection went over
         self.version = 0  # of what stands over the agent, as last read; 0: nothing ever did
@@ -80,10 +79,10 @@ class Ways:
         payload = message.payload
         if payload is None or len(self._channels) == 1:
             return None
-        own = self._smtp if payload.submitter is not None else None
-        if payload.attachments and any(attachment.provider_key for attachment in payload.attachments):
-            own = self._name_files if own is None else own & self._name_files
-        return own or None  # where none can, its channel says so
+        if payload.submitter is None and not any(file.provider_key for file in payload.attachments):
+            return None
+        # Where none can, its channel says so.
+        return able_channels(self._configs, payload.submitter, payload.attachments) or None
 
     async def open(self, lane: str, own: frozenset[str] | None = None) -> Way | None:
         """Return a ready connection through the first channel that works, or None where all stand still.

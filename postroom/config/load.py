@@ -98,7 +98,7 @@ def _secret_reader(folder: Path, environ: Mapping[str, str], files: Files) -> Ca
             raise NotImplementedError
         match value:
             case {"env": str(name), **rest} if not rest:
-                found = environ.get(name, "")
+                found = _bare(environ.get(name, ""))
                 missing = f"environment variable {name} is not set"
             case {"file": str(name), **rest} if not rest:
                 found = _read_secret(folder / name, files)
@@ -114,6 +114,11 @@ def _secret_reader(folder: Path, environ: Mapping[str, str], files: Files) -> Ca
 
 def _read_secret(path: Path, files: Files) -> str:
     try:
-        return files.read(path).decode().rstrip("\r\n")
+        return _bare(files.read(path).decode())
     except (OSError, UnicodeDecodeError):
         return ""
+
+
+def _bare(text: str) -> str:
+    """Return a secret without the line ends that an editor, `echo` or base64 put behind it."""
+    return text.rstrip("\r\n")

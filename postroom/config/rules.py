@@ -10,6 +10,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from postroom.address import AddressError, domain_of, parse_address
+from postroom.config.carrying import carries_provider_keys, carries_sender
 from postroom.config.structs import (
     Agent,
     Caller,
@@ -219,23 +220,6 @@ def _agent_warnings(at: str, agent: Agent) -> Iterator[Fault]:
     if carries_provider_keys(agent) and agent.bounce_address is None:
         text = "is not set: ZeptoMail would use an address of its own, and bounces would not reach you"
         yield Fault(f"{at}/bounce_address", text)
-
-
-def carries_provider_keys(agent: Agent) -> bool:
-    """True where some channel of the agent can name a file that only the provider has."""
-    return any(map(names_provider_files, agent.channels))
-
-
-def names_provider_files(channel: ChannelConfig) -> bool:
-    """True where the channel can name a file that only the provider has."""
-    return isinstance(channel, ZeptomailChannel) or (
-        isinstance(channel, SmtpChannel) and channel.is_zeptomail
-    )
-
-
-def carries_sender(agent: Agent) -> bool:
-    """True where some channel of the agent is SMTP: the providers' APIs have no place for a Sender."""
-    return any(isinstance(channel, SmtpChannel) for channel in agent.channels)
 
 
 def allowed_domains(agent: Agent) -> frozenset[str]:

@@ -23,6 +23,7 @@ from postroom.ledger.keys import (
     place_of_file_slot,
     place_of_partition,
     provider_key,
+    upload_rest_key,
 )
 from postroom.ledger.pipe import Pipe
 
@@ -30,6 +31,8 @@ ACCEPT_MS = 600_000  # a file that was found for an accept stays so long; the ac
 LOOK_AGAIN_MS = 600_000
 COLLECTED_AT_ONCE = 100
 UPLOAD_MS = 30_000  # who uploads a file to a provider has so long before another one tries
+REST_MS = 60_000  # after an upload that failed
+NO_UPLOAD = ","  # instead of a provider's key, which never is this: the file is to be attached
 PROVIDER_MS = 30 * 24 * 3600 * 1000
 AWAY = (RedisError, OSError, LedgerUnavailableError)  # the last where no node of a cluster answers
 
@@ -179,12 +182,18 @@ class ProviderKeys:
         self._channel = channel
 
     async def get(self, file: str) -> str | None:
-        """Return the provider's key; None where there is none, empty where somebody is uploading the file now."""
+        """Return the provider's key, or None where there is none.
+
+        Empty while somebody uploads the file, and NO_UPLOAD for a minute after an upload that failed.
+        """
+        names = [self._key(file), *(upload_rest_key(self._agent, self._channel, one) for one in (file, ""))]
         try:
-            found = await self._client.get(self._key(file))
+            key, *rests = await self._client.mget(names)
         except AWAY:
             return None
-        return None if found is None else found.decode()
+        if not key and any(rest is not None for rest in rests):
+            return NO_UPLOAD
+        return None if key is None else str(key, "utf-8")
 
     async def begin(self, file: str) -> bool:
         """Announce an upload, and return whether it is ours to make."""
@@ -202,6 +211,13 @@ class ProviderKeys:
                 await self._client.set(self._key(file), key, px=PROVIDER_MS)
         except AWAY:
             return  # the announcement runs out by itself
+
+    async def rest(self, file: str | None) -> None:
+        """Have this file attached for a minute, or all that the provider has not yet, by all workers."""
+        try:
+            await self._client.set(upload_rest_key(self._agent, self._channel, file or ""), "", px=REST_MS)
+        except AWAY:
+            return
 
     async def forget(self, file: str, key: str) -> None:
         """Forget a key that the provider does not know any more, unless somebody has a newer one already."""

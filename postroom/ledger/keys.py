@@ -84,6 +84,11 @@ def provider_key(agent: str, channel: str, file: str) -> str:
     return f"{place_of(agent).prefix}pk:{agent}:{channel}:{file}"
 
 
+def upload_rest_key(agent: str, channel: str, file: str = "") -> str:
+    """Key of the mark that a file, or without one any file, is not to be uploaded to a channel's provider for now."""
+    return f"{place_of(agent).prefix}pr:{agent}:{channel}:{file}"
+
+
 def ref_key(agent: str, ref: str) -> str:
     """Key of a `client_ref`'s entry; `ref` is its keyed digest (`postroom.ledger.digests`)."""
     return f"{place_of(agent).prefix}r:{ref}"

@@ -172,6 +172,20 @@ class TestLogin:
         token = b64encode(f"\0emailappsmtp.1a2b\0{password}".encode()).decode()
         assert f"AUTH PLAIN {token}" == server.lines[1]
 
+    @pytest.mark.parametrize(
+        ("provider", "sent"), [("zeptomail", "abc.DEF="), ("generic", '"Zoho-enczapikey abc.DEF="')]
+    )
+    async def test_a_pasted_token_is_zeptomails_password(self, provider, sent):
+        """The scheme and quotes that its console copies along are taken off; elsewhere a password is as it is."""
+        pasted = Secret('"Zoho-enczapikey abc.DEF="')
+        async with Smtpd(auth=("PLAIN",)) as server:
+            await submit_to(server, insecure=True, provider=provider, username="emailapikey", password=pasted)
+
+        assert (
+            f"AUTH PLAIN {b64encode(f'{chr(0)}emailapikey{chr(0)}{sent}'.encode()).decode()}"
+            == server.lines[1]
+        )
+
     async def test_login(self):
         """AUTH LOGIN answers two prompts."""
         async with Smtpd(auth=("LOGIN", "XOAUTH2")) as server:

@@ -43,6 +43,7 @@ from tests.smtpd import Smtpd
     ("status", "body", "expected"),
     [
         (202, {"request_id": "an-id", "object": "email"}, Sent("an-id")),
+        (201, b'\xef\xbb\xbf{"request_id": "an-id", "object": "email"}', Sent("an-id")),
         (201, HTML, UNKNOWN),
         (302, HTML, Cause.POLICY),
         (401, error("TM_4001", "SERR_157"), Cause.AUTH),

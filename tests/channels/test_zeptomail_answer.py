@@ -189,6 +189,27 @@ def test_a_fault_says_what_a_person_can_do(status, group, code, text, wait):
         ({"target": "to|cc|bcc"}, (RECIPIENT, RECIPIENT, RECIPIENT)),
         ({"target": "to|cc|bcc", "target_value": "BOB@example.com"}, (LATER, LATER, RECIPIENT)),
         ({"target": "cc", "target_value": "bob@example.com"}, (LATER, RECIPIENT, LATER)),
+        *(
+            ({"target": target, "target_value": value}, (LATER, RECIPIENT, LATER))
+            for target in ("to|cc|bcc", "cc[0].email_address.address", "email_address", 7, None)
+            for value in (
+                *("<cy@example.com>", '"Cy" <CY@example.com>', "'cy@example.com'.", "mailto:cy@example.com"),
+                *(["x@example.com", "cy@example.com"], {"email_address": {"address": "cy@example.com"}}),
+                *([{"address": "cy@example.com", "name": CANARY}], {"cy@example.com": [None, 7, True]}),
+            )
+        ),
+        ({"target_value": "cy@example.com,bob@example.com"}, (LATER, RECIPIENT, RECIPIENT)),
+        ({"target_value": "cy@example.com|bob@example.com"}, (LATER, RECIPIENT, RECIPIENT)),
+        ({"inner_error": {"code": "SMI_116", "target_value": "cy@example.com"}}, (LATER, RECIPIENT, LATER)),
+        ({"target": "to|cc", "remark": "Invalid: cy@example.com."}, (LATER, RECIPIENT, LATER)),
+        ({"target": "to|reply_to", "target_value": "ada@example.com"}, (RECIPIENT, LATER, LATER)),
+        # Nobody of ours is named: the kinds decide, or the message is refused.
+        ({"target": "to|cc", "target_value": "x-cy@example.com"}, (RECIPIENT, RECIPIENT, LATER)),
+        ({"target": "to|cc", "target_value": "cy@example.com.au"}, (RECIPIENT, RECIPIENT, LATER)),
+        ({"target": "to|cc", "target_value": {"a": [[["@", "cy@"]]]}}, (RECIPIENT, RECIPIENT, LATER)),
+        ({"target_value": "x@example.com"}, (MESSAGE,) * 3),
+        ({"target": "reply_to", "target_value": "cy@example.com"}, (MESSAGE,) * 3),
+        ({"target": "from|mime_headers", "target_value": "cy@example.com"}, (MESSAGE,) * 3),
     ],
 )
 def test_only_the_recipients_an_answer_names_are_refused(more, expected):
@@ -197,6 +218,16 @@ def test_only_the_recipients_an_answer_names_are_refused(more, expected):
 
     assert expected == tuple(answer.outcome for answer in ended.answers)
     assert {(401, "SM_113")} == {(answer.reply_code, answer.enhanced_code) for answer in ended.answers}
+
+
+@pytest.mark.parametrize(
+    ("group", "code", "expected"), [("TM_4001", "SM_111", Cause.POLICY), ("TM_8001", "SM_129", MESSAGE)]
+)
+def test_an_address_decides_under_a_code_about_recipients_only(group, code, expected):
+    """The channel's fault and the message's stay that, whatever the answer repeats."""
+    body = error(group, code, target_value="cy@example.com", remark=CANARY)
+
+    assert expected == verdict(classify(THREE, 400, read(raw(body))))
 
 
 @pytest.mark.parametrize(

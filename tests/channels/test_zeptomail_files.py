@@ -18,6 +18,7 @@ from tests.channels.relay import QUICK, relay_to
 from tests.channels.zepto import Keys, channel_to, verdict
 from tests.fakezepto import TOKEN, FakeZepto, Script, error
 from tests.smtpd import Smtpd
+from workers.channels import zeptomail_files
 from workers.channels.smtp import SmtpRelay
 from workers.channels.zeptomail_client import ZeptomailClient
 from workers.channels.zeptomail_files import ZeptomailFiles, file_key_of, in_header
@@ -94,23 +95,74 @@ async def test_a_provider_that_forgets_at_once_gets_no_third_chance():
         same((1, 2), (len(mark.told), fake.requests))
 
 
+ATTACHED = {"name": NAME, "mime_type": "application/pdf", "content": b64encode(PDF).decode()}
+
+
 @pytest.mark.parametrize("keys", [None, Keys()], ids=["nowhere to remember", "upload refused"])
-async def test_a_file_that_cannot_be_cached_is_attached(keys):
+async def test_a_file_that_cannot_be_cached_is_attached(keys, monkeypatch):
     """A failed upload costs the mail nothing: it carries the bytes."""
     async with FakeZepto("another token") as fake:
         await send_all(fake, keys, CACHED)  # refused: neither uploaded nor sent
         fake._token = TOKEN
         if keys is not None:
+            keys.resting.clear()
             keys.known["a-cached-file"] = ""  # somebody uploads it, and does not come back
-        from workers.channels import zeptomail_files
-
-        zeptomail_files.WAIT_SECONDS, before = 0.1, zeptomail_files.WAIT_SECONDS
+        monkeypatch.setattr(zeptomail_files, "UPLOAD_SECONDS", 0.1)
         await send_all(fake, keys, CACHED)
-        zeptomail_files.WAIT_SECONDS = before
 
-        expected = {"name": NAME, "mime_type": "application/pdf", "content": b64encode(PDF).decode()}
-        same([[expected]], [one.body["attachments"] for one in fake.accepted])
+        same([[ATTACHED]], [one.body["attachments"] for one in fake.accepted])
         same(0, fake.uploads)
+
+
+async def test_a_cache_that_hangs_holds_up_no_mail_but_one(monkeypatch):
+    """The upload is given up soon and not tried again for a while, for no file: all mails carry the bytes."""
+    monkeypatch.setattr(zeptomail_files, "UPLOAD_SECONDS", 0.2)
+    async with FakeZepto() as fake:
+        fake.play_uploads(Script(then="hang"))
+        keys, other = Keys(), with_files(cached("other.pdf", "another"))
+        ends = await send_all(fake, keys, with_files(*CACHED.mail.attachments, *other.mail.attachments))
+        ends += await send_all(fake, keys, CACHED, other)
+
+        assert {Sent} == {type(verdict(end)) for end in ends}
+        same((0, 3), (fake.uploads, len(fake.accepted)))
+        assert not any("file_cache_key" in file for one in fake.accepted for file in one.body["attachments"])
+        same(({}, {None}), (keys.known, keys.resting))
+
+
+async def test_who_waits_for_an_upload_elsewhere_hears_of_its_failure():
+    """A lane that met the upload under way attaches the file as soon as that has failed."""
+    async with FakeZepto() as fake:
+        fake.play_uploads(Script(500, delay=0.2))
+        ends = await asyncio.gather(*(send_all(fake, keys, CACHED) for keys in [Keys()] * 5))
+
+        assert {Sent} == {type(verdict(end)) for [end] in ends}
+        same([[ATTACHED]] * 5, [one.body["attachments"] for one in fake.accepted])
+        same(0, fake.uploads)
+
+
+@pytest.mark.parametrize(
+    ("script", "resting"),
+    [
+        (Script(422, error("TM_3501")), "a-cached-file"),
+        (Script(413, b"<html>too large</html>"), "a-cached-file"),
+        (Script(201, b"{}"), None),
+        (Script(404, b"<html>no such page</html>"), None),
+        (Script(401, error("TM_4001", "SERR_157")), None),
+        (Script(429), None),
+        (Script(500), None),
+        (Script(then="reset"), None),
+    ],
+)
+async def test_a_failed_upload_is_remembered_for_what_it_says_something_about(script, resting):
+    """A file that is refused is attached from then on; where the cache itself fails, all files are."""
+    async with FakeZepto() as fake:
+        fake.play_uploads(script)
+        keys = Keys()
+        await send_all(fake, keys, CACHED, CACHED, with_files(cached("other.pdf", "another")))
+
+        same({resting}, keys.resting)
+        same(0 if resting is None else 1, fake.uploads)
+        same([ATTACHED], fake.accepted[1].body["attachments"])
 
 
 async def test_a_file_of_the_providers_console_is_named_by_its_key():
@@ -131,7 +183,7 @@ class OverSmtp:
 
     def __init__(self, server: Smtpd, fake: FakeZepto, keys: Keys) -> None:
         config = ZeptomailChannel(name="api", token=Secret(TOKEN), base_url=fake.url)
-        files = ZeptomailFiles(ZeptomailClient(config), keys)
+        files = ZeptomailFiles(ZeptomailClient(config, agent="orders"), keys)
         self.relay = SmtpRelay(relay_to(server, provider="zeptomail").config, files=files, timeouts=QUICK)
 
     async def send(self, order):
@@ -206,6 +258,10 @@ async def test_a_relay_that_cannot_name_it_leaves_a_providers_file_to_others():
         same("their.key:terms.pdf", parse(server.mails[0].data)["X-TM-FILE-KEY"])
 
 
+def theirs(name: str, key: str, cid: str | None = None) -> Attachment:
+    return Attachment(name, "application/pdf", b"", cid, provider_key=key)
+
+
 def test_the_header_holds_so_much():
     """What would make the line too long is attached."""
     files = tuple(cached(f"{n}.pdf", str(n)) for n in range(10))
@@ -213,6 +269,50 @@ def test_the_header_holds_so_much():
 
     same((4, 6), (value.count(",") + 1, len(attached)))
     assert len(value) <= 900
+
+
+def test_what_only_the_provider_has_goes_first():
+    """Cached files, which can be attached, take no room from it; the order is that of the request."""
+    files = (*(cached(f"{n}.pdf", str(n)) for n in range(9)), theirs("terms.pdf", "t" * 100))
+    value, attached = in_header(files, {str(n): "k" * 100 for n in range(9)})
+
+    assert value.startswith("k" * 100 + ":0.pdf,")
+    assert value.endswith("," + "t" * 100 + ":terms.pdf")
+    same([f"{n}.pdf" for n in range(7, 9)], [file.name for file in attached])
+
+
+def test_what_only_the_provider_has_goes_without_its_name_where_that_is_tight():
+    """Its key is what counts: the provider has a name of its own for it."""
+    files = tuple(theirs(f"{n}{'x' * 40}.pdf", f"{n}" * 89) for n in range(10))
+    value, attached = in_header(files, {})
+
+    same((), attached)
+    entries = value.split(",")
+    same([file.provider_key for file in files], [entry.partition(":")[0] for entry in entries])
+    assert len(value) <= 900
+    long = tuple(structs.replace(file, provider_key=file.provider_key + "kk") for file in files)
+    same(("", long), in_header(long, {}))
+
+
+@pytest.mark.parametrize("file", [theirs("logo.png", "k", cid="logo"), theirs("a.pdf", "=?x")])
+def test_what_the_header_cannot_say_is_left_to_another_channel(file):
+    """An image would lose its cid, and a key with `=?` in it would be encoded."""
+    same(("", (file,)), in_header((file,), {}))
+
+
+async def test_over_smtp_many_cached_files_leave_room_for_a_providers_own():
+    """Such a mail is sent: what does not fit is attached."""
+    async with FakeZepto() as fake, Smtpd() as server:
+        over = OverSmtp(server, fake, Keys())
+        files = [cached(f"price-list-of-the-spring-season-part-{n}.pdf", str(n)) for n in range(9)]
+        ended = await over.send(with_files(*files, theirs("terms.pdf", "t" * 56)))
+        await over.relay.aclose()
+
+        same(Sent(), verdict(ended))
+        parsed = parse(server.mails[0].data)
+        assert parsed["X-TM-FILE-KEY"].endswith("t" * 56 + ":terms.pdf")
+        named = parsed["X-TM-FILE-KEY"].count(",")
+        same(9, named + len(list(parsed.iter_attachments())))
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,13 @@
 """What goes to ZeptoMail's API: the body, the token, the URL, and what never leaves."""
 
 from base64 import b64encode
+from contextlib import nullcontext
 
 import msgspec
 import pytest
+from structlog.testing import capture_logs
 
+from postroom.config.structs import Agent, From, ZeptomailChannel
 from postroom.message import Address, Attachment, Content
 from postroom.outcome import Cause, Sent
 from postroom.secret import Secret
@@ -12,15 +15,18 @@ from tests.channels.conformance import (
     BAD_RECIPIENT,
     MAILS,
     Mark,
+    attempt,
     order_for,
     same,
 )
 from tests.channels.zepto import FULL, MESSAGE, PLAIN, channel_to, send, verdict
-from tests.fakezepto import TOKEN, FakeZepto, Script, error
+from tests.fakezepto import TOKEN, FakeZepto, RefusalError, Script, check_limits, check_shape, error
+from workers.channels.registry import open_channels
 from workers.channels.seam import Order
 from workers.channels.zeptomail import EMAIL
 from workers.channels.zeptomail_body import MAX_ENCODED
-from workers.channels.zeptomail_client import base_of, normalise_token
+from workers.channels.zeptomail_client import base_of
+from workers.channels.zeptomail_token import normalise_token
 
 FULL_BODY = {
     "from": {"address": "orders@shop.example", "name": "Shop"},
@@ -187,6 +193,61 @@ async def test_a_second_token_is_tried_where_the_first_is_refused():
 
         assert [Sent] * 3 == [type(end) for end in ends]
         same((4, 3), (fake.requests, len(fake.accepted)))
+
+
+async def test_a_refused_token_is_told_with_its_agent():
+    """The configuration's agent and channel stand in the line, so that somebody knows whose token it is."""
+    async with FakeZepto(SECOND) as fake:
+        config = ZeptomailChannel(
+            name="api", token=Secret(TOKEN), second_token=Secret(SECOND), base_url=fake.url
+        )
+        agent = Agent(sender=From(address="orders@shop.example"), channels=(config,))
+        [channel] = open_channels("orders", agent, lambda _: None)
+        with capture_logs() as lines:
+            await attempt(channel, PLAIN, Mark())
+        await channel.aclose()
+
+        told = [(line["event"], line["agent"], line["channel"]) for line in lines]
+        same([("channel.token_refused", "orders", "api")], told)
+
+
+def files(**changes):
+    return {"attachments": [{"name": "a.pdf", "mime_type": "application/pdf", "content": "eA=="} | changes]}
+
+
+def people(kind: str, count: int):
+    return {kind: [{"email_address": {"address": f"{kind}-{n}@example.com"}} for n in range(count)]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "refused"),
+    [
+        ({}, None),
+        (files(), None),
+        (files(mime_type="pdf"), "SM_120"),
+        (files(mime_type="application/pdf; charset=utf-8"), "SM_120"),
+        ({"mime_headers": {"X-Ok": "fine"}}, None),
+        ({"mime_headers": {"X Not": "fine"}}, "SM_113"),
+        ({"mime_headers": {"X-Not:": "fine"}}, "SM_113"),
+        ({"mime_headers": {"X-Not": "a\nb"}}, "SM_113"),
+        (people("to", 200) | people("cc", 200) | people("bcc", 100), None),
+        (people("to", 200) | people("cc", 200) | people("bcc", 101), "SM_127"),
+    ],
+)
+def test_the_fake_refuses_what_the_provider_does(changes, refused):
+    """What it took too lightly, the channel could get wrong unnoticed."""
+    body = msgspec.json.decode(msgspec.json.encode(FULL_BODY)) | changes
+    with nullcontext() if refused is None else pytest.raises(RefusalError, match=refused):
+        check_shape(body)
+        check_limits(body, 1000)
+
+
+async def test_a_foreign_bounce_address_stops_the_channel():
+    """It comes from the configuration, so every message would fall to it."""
+    async with FakeZepto(bounce_addresses=("bounce@bounce.shop.example",)) as fake:
+        ends = [await send(fake, bounce_address=f"{one}@bounce.shop.example") for one in ("bounce", "other")]
+
+        same([Sent, Cause.POLICY], [type(verdict(ends[0])), verdict(ends[1])])
 
 
 async def test_two_bad_tokens_stop_the_channel():

@@ -8,6 +8,7 @@ from contextlib import suppress
 import trustme
 
 from postroom.config.structs import ZeptomailChannel
+from postroom.ledger.files import NO_UPLOAD
 from postroom.message import Address, Attachment, Content, Mail
 from postroom.outcome import Ambiguous, ChannelFault, Phase, Refused, Submission
 from postroom.secret import Secret
@@ -68,7 +69,7 @@ def channel_to(
         base_url=url,
         ca_file=ca_file,
     )
-    return ZeptomailApi(config, timeouts=timeouts, **more)
+    return ZeptomailApi(config, agent="orders", timeouts=timeouts, **more)
 
 
 async def send_to(url: str, order: Order = PLAIN, mark: Mark | None = None, **more) -> Submission:
@@ -88,9 +89,11 @@ class Keys:
 
     def __init__(self) -> None:
         self.known: dict[str, str] = {}
+        self.resting: set[str | None] = set()
 
     async def get(self, file: str) -> str | None:
-        return self.known.get(file)
+        key = self.known.get(file)
+        return NO_UPLOAD if not key and self.resting & {file, None} else key
 
     async def begin(self, file: str) -> bool:
         if file in self.known:
@@ -103,6 +106,9 @@ class Keys:
             self.known.pop(file, None)
         else:
             self.known[file] = key
+
+    async def rest(self, file: str | None) -> None:
+        self.resting.add(file)
 
     async def forget(self, file: str, key: str) -> None:
         if self.known.get(file) == key:

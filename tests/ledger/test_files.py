@@ -7,8 +7,16 @@ import pytest
 from msgspec import structs
 
 from postroom.ledger.accept import Created
-from postroom.ledger.files import FileContents, Files, ProviderKeys, StoredFile, collect_files, file_id
-from postroom.ledger.keys import file_key, place_of, place_of_file
+from postroom.ledger.files import (
+    NO_UPLOAD,
+    FileContents,
+    Files,
+    ProviderKeys,
+    StoredFile,
+    collect_files,
+    file_id,
+)
+from postroom.ledger.keys import file_key, place_of, place_of_file, upload_rest_key
 from postroom.message import AttachmentRef
 from tests.ledger.harness import CALLER, Ledger, make_offer
 
@@ -189,6 +197,22 @@ async def test_one_of_many_uploads_to_the_provider(ledger: Ledger):
     assert "their-key" == await mine.get("a")
     await other.forget("a", "their-key")
     assert await mine.get("a") is None
+
+
+@pytest.mark.parametrize(("of", "others"), [("a", None), (None, NO_UPLOAD)])
+async def test_a_failed_upload_rests_over_all_workers(ledger: Ledger, of: str | None, others: str | None):
+    """For a minute the file is not uploaded again, or none is; a key that is known serves on."""
+    mine, other = (ProviderKeys(ledger.client, "orders", "zepto") for _ in range(2))
+    await mine.end("known", "their-key")
+    assert await mine.begin("a")
+    await mine.rest(of)
+    assert NO_UPLOAD == await other.get("a")
+    await mine.end("a", None)
+
+    assert (NO_UPLOAD, others, "their-key") == tuple([await other.get(file) for file in ("a", "b", "known")])
+    assert await ProviderKeys(ledger.client, "orders", "another").get("a") is None
+    left = await ledger.client.pttl(upload_rest_key("orders", "zepto", of or ""))
+    assert 30_000 < left <= 60_000
 
 
 async def test_ten_thousand_mails_share_one_file(ledger: Ledger):

@@ -30,6 +30,12 @@ def test_the_same_bytes_are_kept_once(api: Api):
 
     assert (201, 200, 201) == (first[0], again[0], other[0])
     assert first[1]["key"] == again[1]["key"] != other[1]["key"]
+    shouted = upload(api, kind="Application/PDF")
+    assert (200, first[1]["key"], PDF) == (
+        shouted[0],
+        shouted[1]["key"],
+        json.loads(shouted[2])["content_type"],
+    )
     view = json.loads(first[2])
     assert {"key", "content_type", "size", "expires_at"} == set(view)
     assert (PDF, 15) == (view["content_type"], view["size"])

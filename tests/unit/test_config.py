@@ -370,8 +370,9 @@ def test_a_file_that_cannot_be_read_is_a_fault_of_the_whole(tmp_path):
 
 def test_a_secret_comes_from_the_environment_or_a_file(load, tmp_path):
     """`{ env }` and `{ file }` give the value, without the newline an editor puts at a file's end."""
-    found = load(zepto(token='{ env = "TOKEN" }'))
-    assert "zepto-token" == found.agents["orders"].channels[0].token.reveal()
+    for value in ("zepto-token", "zepto-token\r\n", "zepto-token\n\n"):
+        found = load(zepto(token='{ env = "TOKEN" }'), {"TOKEN": value})
+        assert "zepto-token" == found.agents["orders"].channels[0].token.reveal()
     (tmp_path / "secret").write_text("from-file\r\n")
     found = load(zepto(token='{ file = "secret" }'))
     assert "from-file" == found.agents["orders"].channels[0].token.reveal()
@@ -382,7 +383,8 @@ def test_a_secret_comes_from_the_environment_or_a_file(load, tmp_path):
 def test_an_empty_secret_is_a_missing_one(faults, tmp_path):
     """An empty variable and an empty file are told as missing."""
     (tmp_path / "empty").write_text("\n")
-    assert "/agents/orders/channels/0/token" == faults(zepto(), {"TOKEN": ""})[0][0]
+    for value in ("", "\r\n"):
+        assert "/agents/orders/channels/0/token" == faults(zepto(), {"TOKEN": value})[0][0]
     assert "/agents/orders/channels/0/token" == faults(zepto(token='{ file = "empty" }'))[0][0]
 
 

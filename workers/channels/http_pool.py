@@ -4,6 +4,7 @@ No cookies, no redirects, no retries, no proxy of the environment, TLS 1.2 at le
 raises here: what was surely not sent is a `ChannelFault`, what may have been is `Lost`.
 """
 
+import codecs
 import io
 import ipaddress
 import re
@@ -190,7 +191,7 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
             if len(body) > MAX_ANSWER:
                 return b""
         whole = True
-        return bytes(body)
+        return bytes(body).removeprefix(codecs.BOM_UTF8)  # to be ignored before JSON (RFC 8259 §8.1)
     except Exception:  # noqa: BLE001  # as in `post`
         return b""
     finally:

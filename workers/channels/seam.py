@@ -35,7 +35,7 @@ class FileKeys(Protocol):
     """
 
     async def get(self, file: str) -> str | None:
-        """Return the key; None where there is none, empty while somebody uploads the file."""
+        """Return the key, or None, or empty while somebody uploads the file, NO_UPLOAD for a while after a failure."""
         ...
 
     async def begin(self, file: str) -> bool:
@@ -44,6 +44,10 @@ class FileKeys(Protocol):
 
     async def end(self, file: str, key: str | None) -> None:
         """Tell what came of an upload."""
+        ...
+
+    async def rest(self, file: str | None) -> None:
+        """Have this file attached for a while, or all that the provider has not yet."""
         ...
 
     async def forget(self, file: str, key: str) -> None:

@@ -19,6 +19,7 @@ from workers.channels.smtp_dial import in_words
 from workers.channels.smtp_reply import Reply
 from workers.channels.smtp_stream import InjectedError, Loss, LostError, SmtpStream
 from workers.channels.smtp_table import NO_STARTTLS, Step, judge
+from workers.channels.zeptomail_token import normalise_token
 
 _LOSSES = {
     Loss.CLOSED: "the server ends the connection",
@@ -68,7 +69,9 @@ def credentials(config: SmtpChannel) -> tuple[str, Secret] | None:
     """Return what to log in with, or None for a relay that wants no login."""
     if config.username is None or config.password is None:
         return None
-    return config.username, config.password
+    # ZeptoMail's password is its token, and the console copies that as a whole header field.
+    password = normalise_token(config.password) if config.is_zeptomail else config.password
+    return config.username, password
 
 
 async def open_session(

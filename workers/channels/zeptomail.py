@@ -42,15 +42,16 @@ class ZeptomailApi:
         self,
         config: ZeptomailChannel,
         *,
+        agent: str,
         bounce_address: str | None = None,
         own_domain: str | None = None,
         keys: FileKeys | None = None,
         timeouts: Timeouts = TIMEOUTS,
     ) -> None:
-        """`own_domain` is that of the agent's From: one of another domain is its caller's choice."""
+        """`agent` is its name, `own_domain` that of its From: one of another domain is its caller's choice."""
         self._config = config
         self._terms = _Terms(bounce_address, own_domain)
-        self._client = ZeptomailClient(config, timeouts)
+        self._client = ZeptomailClient(config, timeouts, agent=agent)
         self._files = ZeptomailFiles(self._client, keys)
 
     @property

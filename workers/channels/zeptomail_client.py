@@ -12,13 +12,11 @@ from workers.channels.http_pool import TIMEOUTS, HttpAnswer, HttpPool, Lost, Tim
 from workers.channels.http_probe import look_at
 from workers.channels.seam import Check
 from workers.channels.zeptomail_said import Said, read
+from workers.channels.zeptomail_token import SCHEME, normalise_token
 
-SCHEME = "Zoho-enczapikey"
 UNLIKELY = "The ZeptoMail token is empty or holds characters that no token has."
 
-_SCHEME = re.compile(rf"(?:authorization\s*:|{SCHEME}(?=\s|$))\s*", re.IGNORECASE)
 _TOKEN = re.compile(r"[!-~]+")
-_PASTED = " \t\r\n\"'`\u201c\u201d\u2018\u2019\u00a0\u200b\ufeff"  # what a copied token comes wrapped in
 
 Heard = tuple[HttpAnswer, Said]
 
@@ -26,8 +24,9 @@ Heard = tuple[HttpAnswer, Said]
 class ZeptomailClient:
     """One mail agent's way to the API: a base URL, a pool, and one or two tokens, the one that worked last in front."""
 
-    def __init__(self, config: ZeptomailChannel, timeouts: Timeouts = TIMEOUTS) -> None:
-        self._channel = config.name
+    def __init__(self, config: ZeptomailChannel, timeouts: Timeouts = TIMEOUTS, *, agent: str) -> None:
+        """`agent` is the name that a refused token is told under."""
+        self._agent, self._channel = agent, config.name
         self._base = base_of(config.base_url)
         self._ca_file, self._timeouts = config.ca_file, timeouts
         self._pool = HttpPool(config.ca_file, timeouts)
@@ -86,15 +85,7 @@ class ZeptomailClient:
         self.tokens = (token, *(other for other in self.tokens if other is not token))
         remedy = "the other token works: revoke or replace the one that ZeptoMail refuses"
         log = get_logger()
-        log.warning("channel.token_refused", channel=self._channel, remedy=remedy)
-
-
-def normalise_token(token: Secret) -> Secret:
-    """Strip what comes along when a token is copied: blanks, quotes, and the names of scheme and header field."""
-    text = token.reveal().strip(_PASTED)
-    while (found := _SCHEME.match(text)) is not None:
-        text = text[found.end() :].strip(_PASTED)
-    return Secret(text)
+        log.warning("channel.token_refused", agent=self._agent, channel=self._channel, remedy=remedy)
 
 
 def base_of(base_url: str) -> str:

@@ -15,10 +15,13 @@ _CODE = re.compile(r"[A-Za-z0-9_]{1,16}")
 _OWN_CODE = re.compile(r"[A-Za-z]{1,8}_[0-9]{1,7}")
 _REQUEST_ID = re.compile(r"[!-~]{1,128}")
 _FIELD = re.compile(r"[A-Za-z_]+")
+# Bounded, so that a long text costs no more than its length. Quotes and bars may be part of what stands before the `@`.
+_ADDRESS = re.compile(r"[^\s\"<>(),:;\[\]\\@]{1,64}@[^\s\"'`<>(),:;|/{}\[\]\\@]{1,253}")
+_AROUND = "'`|{/"
 
 
 class Said(Struct, frozen=True):
-    """What could be made out of a body. `values` may be addresses: compared here, never given out."""
+    """What could be made out of a body. `values` are addresses in lower case: compared, never given out."""
 
     accepted: bool = False
     request_id: str = ""
@@ -69,7 +72,7 @@ def _read_error(error: dict[str, Any]) -> Said:
         details.append(_code(entry.get("code")))
         details += [_code(inner.get("code")) for inner in _dicts(entry.get("inner_error"))]
         targets.update(_words(entry.get("target")))
-        values.update(text.strip().lower() for text in _strings(entry.get("target_value")))
+        values |= _addresses(entry.get("target_value")) or _addresses(entry)
     return Said(
         request_id=_printable(error.get("request_id")),
         group=_code(error.get("code")),
@@ -94,6 +97,22 @@ def _dicts(value: object) -> list[dict[str, Any]]:
 
 def _strings(value: object) -> list[str]:
     return [one for one in (value if isinstance(value, list) else [value]) if isinstance(one, str)]
+
+
+def _addresses(value: object) -> set[str]:
+    """Return the addresses in all texts of a value, each also without what may stand around it."""
+    found: set[str] = set()
+    rest = [value]
+    while rest:
+        match rest.pop():
+            case str(text):
+                plain = (one.rstrip(".") for one in _ADDRESS.findall(text.lower()))
+                found.update(form for one in plain for form in (one, one.lstrip(_AROUND)))
+            case list(parts):
+                rest += parts
+            case dict(parts):
+                rest += [*parts, *parts.values()]
+    return found
 
 
 def _words(target: object) -> Iterator[str]:
