@@ -20,9 +20,8 @@ from workers.channels.seam import FileKeys
 from workers.channels.zeptomail_answer import fault_of
 from workers.channels.zeptomail_client import Heard, ZeptomailClient
 
-UPLOAD_SECONDS = (
-    3.0  # for an upload; after so long a mail begins no further one, nor waits for another lane's
-)
+# For an upload; after so long a mail begins no further one, nor waits for another lane's.
+UPLOAD_SECONDS = 3.0
 POLL_SECONDS = 0.05
 
 
