@@ -9,6 +9,7 @@ from postroom.config.advice import find_warnings
 from postroom.config.load import BY_REFERENCE, load_config
 from postroom.config.rules import allowed_domains
 from postroom.config.units import milliseconds, per_second, seconds
+from postroom.decode import Fault
 from postroom.errors import ConfigError
 from postroom.secret import Secret
 
@@ -582,6 +583,28 @@ def test_rates(rate, expected):
 def test_arqs_url_is_checked_like_the_ledgers(faults):
     """A wrong `arq_url` is told like a wrong `url`."""
     assert "/redis/arq_url" == faults("[redis]\narq_url = 'http://x'")[0][0]
+
+
+@pytest.mark.parametrize(
+    ("environ", "expected"),
+    [
+        ({}, {"/redis/url", "/redis/arq_url"}),
+        ({"POSTROOM_REDIS_URL": "http://x"}, {"POSTROOM_REDIS_URL", "/redis/arq_url"}),
+        ({"POSTROOM_ARQ_URL": "http://x"}, {"/redis/url", "POSTROOM_ARQ_URL"}),
+        ({"POSTROOM_REDIS_URL": "redis://right"}, {"/redis/arq_url"}),
+        ({"POSTROOM_REDIS_URL": ""}, {"/redis/url", "/redis/arq_url"}),
+    ],
+)
+@pytest.mark.parametrize("more", ["", "\n[retention]\ncontent = 1"])
+def test_a_url_of_the_environment_is_a_fault_of_its_variable(faults, environ, expected, more):
+    """Who gave a wrong URL by a variable finds that variable named, and not the file; whatever else is wrong."""
+    found = faults(f"[redis]\nurl = 'http://a'\narq_url = 'http://b'{more}", environ)
+
+    assert expected == {pointer for pointer, _ in found} - {"/retention/content"}
+    lines = ConfigError("postroom.toml", [Fault(pointer, detail) for pointer, detail in found]).lines()
+    for (pointer, _), line in zip(found, lines, strict=True):
+        source = "postroom.toml" if pointer.startswith("/") else "environment"
+        assert line.startswith(f"{source}: {pointer}: ")
 
 
 @pytest.mark.parametrize("url", ["redis://h:port/0", "redis://h:70000", "redis://[::1"])
