@@ -19,7 +19,10 @@ class UsageError(PostroomError):
 
 
 class ConfigError(PostroomError):
-    """The configuration cannot be used. Carries every fault that was found."""
+    """The configuration cannot be used. Carries every fault that was found.
+
+    The place of a fault is a JSON pointer into the source, or the name of an environment variable.
+    """
 
     def __init__(self, source: str, faults: list[Fault]) -> None:
         super().__init__(f"{source}: {len(faults)} fault(s)")
@@ -28,7 +31,13 @@ class ConfigError(PostroomError):
 
     def lines(self) -> list[str]:
         """Return the faults for a terminal, one a line, each with its place."""
-        return [f"{self.source}: {fault.pointer or '(whole file)'}: {fault.detail}" for fault in self.faults]
+        return [
+            f"{self._source_of(fault)}: {fault.pointer or '(whole file)'}: {fault.detail}"
+            for fault in self.faults
+        ]
+
+    def _source_of(self, fault: Fault) -> str:
+        return self.source if fault.pointer.startswith("/") or not fault.pointer else "environment"
 
 
 class Code(StrEnum):

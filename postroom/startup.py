@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping
 
 from structlog.typing import FilteringBoundLogger
 
+from postroom.config.advice import find_warnings
 from postroom.config.load import load_config
-from postroom.config.rules import find_warnings
 from postroom.config.structs import Config
 from postroom.errors import ConfigError, PostroomError
 from postroom.ledger.clients import reading_client

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 
+from postroom.arguments import patience
 from postroom.config.load import load_config
 from postroom.config.structs import Agent, Config
 from postroom.config.units import milliseconds
@@ -34,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Probe; return 0 where every channel would take mail, 1 where one would not, 2 for wrong usage."""
     parser = argparse.ArgumentParser(prog="postroom probe", description=__doc__)
     parser.add_argument("agent", metavar="AGENT")
-    parser.add_argument("--timeout", type=float, default=10.0)
+    parser.add_argument("--timeout", type=patience, default=10.0)
     parser.add_argument("--config", type=Path)
     options = parser.parse_args(arguments)
     try:

@@ -3,7 +3,7 @@
 import os
 import sys
 
-from postroom.config.rules import find_warnings
+from postroom.config.advice import find_warnings
 from postroom.settings import read_settings
 from postroom.startup import load_everything
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
 
-from postroom.errors import PostroomError
+from postroom.arguments import LAST_PORT, patience, whole
 
 Command = Callable[[argparse.Namespace], int]
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # noqa: SLF001  it has no public name
@@ -36,7 +36,7 @@ def _add_dev(commands: Commands) -> None:
     parser = add_command(commands, "dev", "run everything on this machine, with an inbox to look at", run)
     parser.add_argument(
         "--port",
-        type=int,
+        type=whole(1, LAST_PORT - 3),
         default=os.environ.get("PORT") or "8080",
         help="of the API; inbox page, inbox SMTP and metrics follow it (PORT, or 8080)",
     )
@@ -66,8 +66,6 @@ def _become(package: str, *arguments: str) -> int:
 
 def _add_probe(commands: Commands) -> None:
     def run(options: argparse.Namespace) -> int:
-        if not options.timeout > 0:
-            raise PostroomError("--timeout must be above 0")
         return _become("workers.probe", f"--timeout={options.timeout}", "--", options.agent)
 
     text = "see what an agent's channels would say to mail, without sending any"
@@ -81,7 +79,11 @@ def _add_probe(commands: Commands) -> None:
     )
     parser.add_argument("agent", metavar="AGENT", help="the agent's name in the configuration")
     parser.add_argument(
-        "--timeout", type=float, default=10.0, metavar="SECONDS", help="for each step (default: 10)"
+        "--timeout",
+        type=patience,
+        default=10.0,
+        metavar="SECONDS",
+        help="for each step, from 0.1 to 600 (default: 10)",
     )
 
 

@@ -1,24 +1,19 @@
 """Commands for the shift: what goes on now, and what went wrong."""
 
-import math
-
+from postroom.arguments import number
 from postroom.cli.commands import Commands
 from postroom.cli.operator_commands import add_asking, add_reason, later
-
-
-def positive(text: str) -> float:
-    """Read a number above 0 that is one: neither `nan` nor `inf`."""
-    number = float(text)
-    if not 0 < number < math.inf:
-        raise ValueError
-    return number
 
 
 def _add_top(commands: Commands) -> None:
     parser = add_asking(commands, "top", "watch all agents: rates, depth, age, connections, breaker, last error",
                   later("top", "show_top"), "  postroom top\n  postroom top --once")  # fmt: skip
     parser.add_argument(
-        "--interval", type=positive, default=2.0, metavar="SECONDS", help="default: %(default)s"
+        "--interval",
+        type=number(0.1, 3600),
+        default=2.0,
+        metavar="SECONDS",
+        help="from 0.1 to 3600 (default: %(default)s)",
     )
     parser.add_argument("--once", action="store_true", help="print one table, over one second, and end")
 
@@ -40,7 +35,11 @@ def _add_failed(commands: Commands) -> None:
     replay = add_asking(verbs, "replay", "send failed mail again", later("failed", "replay_failed"),
                   "  postroom failed replay --agent orders --since 3h --rate 20", note)  # fmt: skip
     replay.add_argument(
-        "--rate", type=positive, default=10.0, metavar="N", help="messages a second (%(default)s)"
+        "--rate",
+        type=number(0.01, 10_000),
+        default=10.0,
+        metavar="N",
+        help="messages a second, from 0.01 to 10000 (%(default)s)",
     )
     replay.add_argument("--yes", action="store_true", help="do it; without, it is only counted")
     add_reason(replay)

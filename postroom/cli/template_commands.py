@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
+from postroom.arguments import LAST_PORT, whole
 from postroom.cli.commands import Command, Commands, add_command
 
 PREVIEW_PORT = 8090
@@ -44,7 +45,11 @@ def _add_preview(verbs: Commands) -> None:
     )
     _add_dir(parser)
     parser.add_argument(
-        "--port", type=int, default=PREVIEW_PORT, metavar="N", help="of the page; 0 for any (%(default)s)"
+        "--port",
+        type=whole(0, LAST_PORT),
+        default=PREVIEW_PORT,
+        metavar="N",
+        help="of the page; 0 for any (%(default)s)",
     )
 
 

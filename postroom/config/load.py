@@ -16,6 +16,10 @@ from postroom.decode import Fault, convert
 from postroom.errors import ConfigError
 from postroom.secret import Secret
 
+VARIABLES = {
+    "/redis/url": "POSTROOM_REDIS_URL",
+    "/redis/arq_url": "POSTROOM_ARQ_URL",
+}  # what stands in for what
 BY_REFERENCE = 'give a secret by reference: { env = "NAME" } or { file = "PATH" }'
 
 
@@ -44,7 +48,7 @@ def read_config(path: Path, environ: Mapping[str, str], files: Files) -> Config:
         raise ConfigError(source, faults + _further_faults(data, faults, path.parent, environ))
     config = _resolve(config, path.parent, environ)
     _read_authorities(config, files)
-    faults = find_faults(config)
+    faults = _place(find_faults(config), environ)
     if faults:
         raise ConfigError(source, faults)
     return config
@@ -60,15 +64,21 @@ def _further_faults(
     agents = data.get("agents")
     known = frozenset(agents) if isinstance(agents, dict) else frozenset()
     found = find_faults(_resolve(config, folder, environ), known_agents=known)
-    return [fault for fault in found if is_news(fault, faults)]
+    return [fault for fault in _place(found, environ) if is_news(fault, faults)]
+
+
+def _place(faults: list[Fault], environ: Mapping[str, str]) -> list[Fault]:
+    """Return the faults with the variable as the place of what a variable stood in for."""
+    named = {pointer: name for pointer, name in VARIABLES.items() if environ.get(name)}
+    return [Fault(named.get(fault.pointer, fault.pointer), fault.detail) for fault in faults]
 
 
 def _resolve(config: Config, folder: Path, environ: Mapping[str, str]) -> Config:
     """Apply what the environment overrides, and anchor relative folders at the file's own."""
     redis, templates = config.redis, config.templates
-    if url := environ.get("POSTROOM_REDIS_URL"):
+    if url := environ.get(VARIABLES["/redis/url"]):
         redis = msgspec.structs.replace(redis, url=url)
-    if url := environ.get("POSTROOM_ARQ_URL"):
+    if url := environ.get(VARIABLES["/redis/arq_url"]):
         redis = msgspec.structs.replace(redis, arq_url=url)
     where = environ.get("POSTROOM_TEMPLATES_DIR") or templates.dir
     templates = msgspec.structs.replace(templates, dir=str(folder / where))

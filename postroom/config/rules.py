@@ -1,4 +1,4 @@
-"""What a configuration must fulfil beyond its types, and what it is warned about."""
+"""What a configuration must fulfil beyond its types; what it is only warned about is in `advice`."""
 
 import ipaddress
 import re
@@ -10,7 +10,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from postroom.address import AddressError, domain_of, parse_address
-from postroom.config.carrying import carries_provider_keys, carries_sender
+from postroom.config.carrying import carries_sender
 from postroom.config.structs import (
     Agent,
     Caller,
@@ -26,6 +26,8 @@ from postroom.decode import Fault
 from postroom.ledger.redis_url import find_url_problem, is_cluster
 
 CROSSED = {(587, "implicit"): "starttls", (465, "starttls"): "implicit"}
+# ZeptoMail's base URL with more of a path behind the version than the channel leaves out by itself.
+BEYOND_BASE = re.compile(r"/v1\.1(?!(/email)?/*\Z)")
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 SHORTEST_STORM = 0.1  # seconds
 SHORTEST_CANARY = 1.0  # seconds
@@ -46,24 +48,6 @@ def find_faults(config: Config, *, known_agents: Collection[str] = ()) -> list[F
         text = "must name another Redis, which is no cluster: arq's keys do not fit into one"
         faults.append(Fault("/redis/arq_url", text))
     return faults
-
-
-def find_warnings(config: Config) -> list[Fault]:
-    """Return what `postroom check` warns about: it starts, but probably not as it was meant."""
-    warnings = [w for name, agent in config.agents.items() for w in _agent_warnings(f"/agents/{name}", agent)]
-    if not config.agents:
-        warnings.append(Fault("/agents", "no agent is configured, so nothing can be sent"))
-    used = {name for caller in config.callers.values() for name in caller.agents}
-    unused = [name for name in config.agents if name not in used]
-    warnings += [Fault(f"/agents/{name}", "no caller may use this agent") for name in unused]
-    for name, caller in config.callers.items():
-        if not caller.agents and not any("admin" in token.scopes for token in caller.tokens):
-            text = "has neither agents nor a token with the scope admin, so it can do nothing"
-            warnings.append(Fault(f"/callers/{name}/agents", text))
-        elif not caller.tokens:
-            text = f"has no token, so it cannot send; make one with: postroom token new {name}"
-            warnings.append(Fault(f"/callers/{name}/tokens", text))
-    return warnings
 
 
 def _shortest(config: Config) -> dict[str, tuple[str, float]]:
@@ -150,6 +134,9 @@ def _mailbox_faults(at: str, box: From, agent: Agent) -> Iterator[Fault]:
 def _channel_faults(at: str, channel: ChannelConfig) -> Iterator[Fault]:
     if channel.ca_file is not None and not Path(channel.ca_file).is_file():
         yield Fault(f"{at}/ca_file", "is not a file that can be read")
+    if isinstance(channel, ZeptomailChannel) and BEYOND_BASE.search(channel.base_url):
+        text = "names a call: leave out all that begins with /v1.1, which Postroom adds itself"
+        yield Fault(f"{at}/base_url", text)
     if isinstance(channel, SmtpChannel):
         yield from _smtp_faults(at, channel)
     elif channel.base_url.startswith("http://") and urlsplit(channel.base_url).hostname not in LOOPBACK:
@@ -214,12 +201,6 @@ def _token_faults(at: str, token: Token) -> Iterator[Fault]:
     for field, text in (("not_before", token.not_before), ("expires", token.expires)):
         if text is not None and read_time(text) is None:
             yield Fault(f"{at}/{field}", "is not a time with zone such as 2027-01-31T12:00:00Z")
-
-
-def _agent_warnings(at: str, agent: Agent) -> Iterator[Fault]:
-    if carries_provider_keys(agent) and agent.bounce_address is None:
-        text = "is not set: ZeptoMail would use an address of its own, and bounces would not reach you"
-        yield Fault(f"{at}/bounce_address", text)
 
 
 def allowed_domains(agent: Agent) -> frozenset[str]:

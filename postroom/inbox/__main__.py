@@ -9,6 +9,7 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
+from postroom.arguments import LAST_PORT, whole
 from postroom.ids import is_message_id
 from postroom.inbox.app import ListenError, Settings, serve
 from postroom.inbox.refs import Resolve
@@ -74,14 +75,14 @@ def _parser() -> argparse.ArgumentParser:
     add("--host", default=standard.host, help="address to listen on (%(default)s)")
     add(
         "--http-port",
-        type=_port,
+        type=whole(0, LAST_PORT),
         default=standard.http_port,
         metavar="PORT",
         help="page and API; 0: any (%(default)s)",
     )
     add(
         "--smtp-port",
-        type=_port,
+        type=whole(0, LAST_PORT),
         default=standard.smtp_port,
         metavar="PORT",
         help="SMTP; 0: any (%(default)s)",
@@ -108,13 +109,6 @@ def _parser() -> argparse.ArgumentParser:
         help="one more host name to answer to, such as a container's; may be repeated",
     )
     return parser
-
-
-def _port(text: str) -> int:
-    number = int(text)
-    if not 0 <= number <= 65_535:
-        raise argparse.ArgumentTypeError(f"{number} is not a port")
-    return number
 
 
 class _JsonLines(logging.Formatter):

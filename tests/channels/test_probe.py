@@ -23,6 +23,7 @@ from tests.fakezepto import TOKEN, FakeZepto, Script, error
 from tests.nursery import NURSERY
 from tests.redisd import RedisServer
 from tests.smtpd import Smtpd
+from workers.probe import main
 
 SMTP = """\
 [[agents.orders.channels]]
@@ -124,7 +125,9 @@ async def test_a_wrong_password(probe: Command, authority: trustme.CA):
     async with Smtpd(script, tls="starttls", context=serving(authority), auth=("PLAIN",)) as server:
         status, rows, output = await probe(smtp(server))
 
-    assert (1, "ok", "ok") == (status, rows["connect"], rows["ehlo"])
+    assert (1, f"ok     port {server.port} answers") == (status, rows["connect"])
+    assert re.fullmatch(r"ok     TLSv1\.[23], certificate good for \d+ days", rows["tls"])
+    assert "8BITMIME" in rows["ehlo"]
     assert (
         "FAILS  the server refuses the credentials: check `username` and `password` of this channel (535)"
         == rows["auth"]
@@ -200,6 +203,16 @@ async def test_an_unknown_agent_names_the_known_ones(probe: Command):
     status, _, output = await probe(SMTP.format(host="a", port=1, tls="none"), agent="oders")
 
     assert (1, "postroom: no agent is called oders; there are: orders\n") == (status, output)
+
+
+@pytest.mark.parametrize("seconds", ["0", "-1", "nan", "inf", "601"])
+def test_a_timeout_that_is_none_is_no_fault_of_the_agent(capsys: pytest.CaptureFixture[str], seconds: str):
+    """It is wrong usage, whichever way the command is begun: no channel is looked at, and none is slandered."""
+    with pytest.raises(SystemExit) as caught:
+        main([f"--timeout={seconds}", "orders"])
+
+    assert 2 == caught.value.code
+    assert "argument --timeout: must be a number from 0.1 to 600\n" in capsys.readouterr().err
 
 
 async def test_a_probe_that_passes_releases_the_breaker(probe: Command, redis_server: RedisServer):

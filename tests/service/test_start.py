@@ -137,7 +137,14 @@ def test_every_fault_is_told_and_nothing_starts(folder, module):
         ({"POSTROOM_PORT": "65536"}, "POSTROOM_PORT: must be a port number"),
         ({"POSTROOM_LOG_FORMAT": "xml", "POSTROOM_LOG_LEVEL": "LOUD"}, "POSTROOM_LOG_LEVEL: must be one of"),
         ({"POSTROOM_CONFIG": "/nowhere.toml"}, "/nowhere.toml: (whole file): cannot be read"),
-        ({"POSTROOM_REDIS_URL": "http://localhost"}, "/redis/url: must start with"),
+        (
+            {"POSTROOM_REDIS_URL": "http://localhost"},
+            "postroom: environment: POSTROOM_REDIS_URL: must start with",
+        ),
+        (
+            {"POSTROOM_ARQ_URL": "redis://h:70000"},
+            "postroom: environment: POSTROOM_ARQ_URL: is not a URL",
+        ),
     ],
 )
 def test_a_wrong_environment_is_told(good, more, expected):

@@ -5,9 +5,11 @@ from textwrap import dedent
 
 import pytest
 
+from postroom.config.advice import find_warnings
 from postroom.config.load import BY_REFERENCE, load_config
-from postroom.config.rules import allowed_domains, find_warnings
+from postroom.config.rules import allowed_domains
 from postroom.config.units import milliseconds, per_second, seconds
+from postroom.decode import Fault
 from postroom.errors import ConfigError
 from postroom.secret import Secret
 
@@ -32,7 +34,11 @@ agents = ["orders"]
 tokens = [{{ id = "k7", sha256 = "{SHA}" }}]
 """
 GOOD = AGENT + CALLER
-ENVIRON = {"PASSWORD": "hunter2", "TOKEN": "zepto-token"}
+ENVIRON = {
+    "PASSWORD": "hunter2",
+    "TOKEN": "zepto-token",
+    "COPIED": ' "Zoho-enczapikey zepto-token"\n',
+}
 
 
 @pytest.fixture
@@ -215,6 +221,13 @@ SECRET = {"username": '"user"', "password": '{ env = "PASSWORD" }'}
         (zepto(host='"x"'), [("/agents/orders/channels/0/host", "unknown field")]),
         (zepto(base_url='"http://api.example"'), [
             ("/agents/orders/channels/0/base_url", "must be https: the token would travel in the clear"),
+        ]),
+        *[(zepto(base_url=f'"https://api.zeptomail.eu/v1.1/{call}"'), [
+            ("/agents/orders/channels/0/base_url",
+             "names a call: leave out all that begins with /v1.1, which Postroom adds itself"),
+        ]) for call in ("email/batch", "email/template/", "files", "v1.1")],
+        (zepto(base_url='"https://gateway.example/zepto/v1.1/email/batch"'), [
+            ("/agents/orders/channels/0/base_url", re.compile("names a call: .*")),
         ]),
         (zepto(ca_file='"none.pem"'), [
             ("/agents/orders/channels/0/ca_file", "is not a file that can be read"),
@@ -444,6 +457,53 @@ NO_TOKEN = (
 )
 
 
+NO_LOGIN = (
+    "/agents/orders/channels/0/username",
+    'is not set: ZeptoMail takes no mail without a login, with "emailapikey" and the agent\'s token',
+)
+BOUNCE_OF_POSTMARK = (
+    "/agents/orders/bounce_address",
+    "has no effect: Postmark sets the envelope sender itself",
+)
+UNTRACKED = [
+    (f"/agents/orders/track_{what}", "has no effect: no channel of this agent has a provider that tracks")
+    for what in ("opens", "clicks")
+]
+SAME_TOKEN = (
+    "/agents/orders/channels/0/second_token",
+    "is the same as token: where that one is refused, so is this one",
+)
+NO_PATH = (
+    "/agents/orders/channels/0/base_url",
+    "has a path that ZeptoMail does not have: give scheme and host only",
+)
+WITH_A_PATH = ("api.zeptomail.eu/email", "cpaas.zoho.eu/v1", "api.zeptomail.com/V1.1/email/")
+WITHOUT_A_PATH = (
+    "api.zeptomail.eu/",
+    "api.zeptomail.eu/v1.1/",
+    "api.zeptomail.eu/v1.1/email",
+    "gateway.example/zepto",
+)
+LOGIN = {"username": '"emailapikey"', "password": '{ env = "PASSWORD" }'}
+ANOTHER = CHANNEL.replace('"relay"', '"another"')
+
+
+def postmark(more=""):
+    """Return a configuration with a Postmark channel, and more channels of that agent."""
+    channel = '[[agents.orders.channels]]\nname = "pm"\nkind = "postmark"\ntoken = { env = "TOKEN" }\n'
+    return f'[agents.orders]\nfrom = {{ address = "orders@shop.example" }}\n{channel}{more}{CALLER}'
+
+
+def bounced(text):
+    """Return the configuration with a bounce address in its agent."""
+    return text.replace("[agents.orders]\n", "[agents.orders]\nbounce_address = 'b@bounce.shop.example'\n")
+
+
+def tracked(text):
+    """Return the configuration with tracking in its agent."""
+    return text.replace("[agents.orders]\n", "[agents.orders]\ntrack_opens = true\ntrack_clicks = true\n")
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -453,7 +513,25 @@ NO_TOKEN = (
         (caller(), [NO_TOKEN]),
         (zepto(), [NO_BOUNCE]),
         (zepto("bounce_address = 'b@bounce.shop.example'"), []),
-        (smtp(host='"smtp.zeptomail.eu"'), [NO_BOUNCE]),
+        (smtp(host='"smtp.zeptomail.eu"', **LOGIN), [NO_BOUNCE]),
+        (smtp(host='"smtp.zeptomail.eu"'), [NO_BOUNCE, NO_LOGIN]),
+        (smtp(provider='"zeptomail"'), [NO_BOUNCE, NO_LOGIN]),
+        (bounced(smtp(host='"relay.example"')), []),
+        (postmark(), []),
+        (bounced(postmark()), [BOUNCE_OF_POSTMARK]),
+        (bounced(postmark(CHANNEL)), []),
+        (tracked(smtp()), UNTRACKED),
+        (tracked(smtp(host='"email-smtp.eu-west-1.amazonaws.com"')), UNTRACKED),
+        (tracked(agent(ANOTHER)), UNTRACKED),
+        (tracked(postmark()), []),
+        (tracked(postmark(CHANNEL)), []),
+        (tracked(bounced(zepto())), []),
+        (tracked(bounced(smtp(host='"smtp.zeptomail.eu"', **LOGIN))), []),
+        (bounced(zepto(second_token='{ env = "TOKEN" }')), [SAME_TOKEN]),
+        (bounced(zepto(second_token='{ env = "COPIED" }')), [SAME_TOKEN]),
+        (bounced(zepto(second_token='{ env = "PASSWORD" }')), []),
+        *[(bounced(zepto(base_url=f'"https://{url}"')), [NO_PATH]) for url in WITH_A_PATH],
+        *[(bounced(zepto(base_url=f'"https://{url}"')), []) for url in WITHOUT_A_PATH],
         (smtp(host='"smtp.zeptomail.eu"', provider='"generic"'), []),
         (zepto("bounce_address = 'b@x.example'", base_url='"http://127.0.0.1:9"'), []),
     ],
@@ -507,6 +585,28 @@ def test_rates(rate, expected):
 def test_arqs_url_is_checked_like_the_ledgers(faults):
     """A wrong `arq_url` is told like a wrong `url`."""
     assert "/redis/arq_url" == faults("[redis]\narq_url = 'http://x'")[0][0]
+
+
+@pytest.mark.parametrize(
+    ("environ", "expected"),
+    [
+        ({}, {"/redis/url", "/redis/arq_url"}),
+        ({"POSTROOM_REDIS_URL": "http://x"}, {"POSTROOM_REDIS_URL", "/redis/arq_url"}),
+        ({"POSTROOM_ARQ_URL": "http://x"}, {"/redis/url", "POSTROOM_ARQ_URL"}),
+        ({"POSTROOM_REDIS_URL": "redis://right"}, {"/redis/arq_url"}),
+        ({"POSTROOM_REDIS_URL": ""}, {"/redis/url", "/redis/arq_url"}),
+    ],
+)
+@pytest.mark.parametrize("more", ["", "\n[retention]\ncontent = 1"])
+def test_a_url_of_the_environment_is_a_fault_of_its_variable(faults, environ, expected, more):
+    """Who gave a wrong URL by a variable finds that variable named, and not the file; whatever else is wrong."""
+    found = faults(f"[redis]\nurl = 'http://a'\narq_url = 'http://b'{more}", environ)
+
+    assert expected == {pointer for pointer, _ in found} - {"/retention/content"}
+    lines = ConfigError("postroom.toml", [Fault(pointer, detail) for pointer, detail in found]).lines()
+    for (pointer, _), line in zip(found, lines, strict=True):
+        source = "postroom.toml" if pointer.startswith("/") else "environment"
+        assert line.startswith(f"{source}: {pointer}: ")
 
 
 @pytest.mark.parametrize("url", ["redis://h:port/0", "redis://h:70000", "redis://[::1"])

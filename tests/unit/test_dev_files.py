@@ -2,8 +2,8 @@
 
 import hashlib
 
+from postroom.config.advice import find_warnings
 from postroom.config.load import load_config
-from postroom.config.rules import find_warnings
 from postroom.dev.files import ZEPTO_TOKEN, keep_token, write_config
 from postroom.dev.ports import Ports
 

@@ -75,10 +75,6 @@ def test_the_admin_port_is_found(monkeypatch, environ, expected):
         ("retry",),
         ("ledger",),
         ("expire", "orders"),
-        ("top", "--interval", "0"),
-        ("top", "--interval", "nan"),
-        ("failed", "replay", "--rate", "-1"),
-        ("failed", "replay", "--rate", "inf"),
     ],
 )
 def test_wrong_usage_is_told(capsys, words):

@@ -1,10 +1,11 @@
-"""What a probe of any HTTP API looks at before it says a word: name, connection, TLS."""
+"""What probes of all HTTP APIs do in the same way: name, connection and TLS, and how an empty request is answered."""
 
 import asyncio
 import ssl
+from http import HTTPStatus
 
-from postroom.outcome import ChannelFault
-from workers.channels.http_pool import Timeouts, checked_url, connect_fault, tls_context
+from postroom.outcome import Cause, ChannelFault, Phase
+from workers.channels.http_pool import HttpAnswer, Timeouts, checked_url, connect_fault, tls_context
 from workers.channels.probing import check_name, not_looked_at, tls_check
 from workers.channels.seam import Check
 from workers.channels.smtp_dial import in_words
@@ -35,6 +36,24 @@ async def look_at(
     )
     writer.transport.abort()
     return (name, Check("connect", ok=True, text=f"port {port} answers"), tls), None
+
+
+def unless_refused(
+    answer: HttpAnswer, provider: str, code: str | None, *, later: bool = False
+) -> ChannelFault | None:
+    """Return the fault of an answer to an empty request, which a provider that took the token refuses with a 4xx.
+
+    For answers that name no fault of their own. `code` is the provider's, where there is one; `later`: it says no more
+    than that it cannot judge the request now.
+    """
+    status = answer.status
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR or status == HTTPStatus.REQUEST_TIMEOUT or later:
+        text = f"answers, but is in trouble (status {status}): wait, or look at the provider's status page"
+    elif status < HTTPStatus.BAD_REQUEST:
+        text = f"answers an empty request with status {status}, not as {provider} does: check base_url"
+    else:
+        return None
+    return ChannelFault(Cause.CONNECT, Phase.REQUEST, text, status, code, answer.retry_after)
 
 
 def _not_connected(name: Check, error: OSError) -> tuple[tuple[Check, ...], ChannelFault]:

@@ -34,7 +34,7 @@ from workers.channels.http_pool import (
     checked_url,
     connect_fault,
 )
-from workers.channels.http_probe import look_at
+from workers.channels.http_probe import look_at, unless_refused
 from workers.channels.postmark_body import breaks_a_limit, build
 from workers.channels.probing import not_looked_at
 from workers.channels.seam import Check, Order, Probe
@@ -216,7 +216,8 @@ def _fault_of(answer: HttpAnswer | ChannelFault | Lost) -> ChannelFault | None:
     meaning = _meaning(answer, said)
     if isinstance(meaning, tuple):
         return _fault(meaning, answer, said)
-    return connect_fault(STRANGE) if said.code is None else None
+    fault = unless_refused(answer, "Postmark", said.shown, later=meaning == "later")
+    return connect_fault(STRANGE) if fault is None and said.code is None else fault
 
 
 def _fault(meaning: tuple[Cause, str], answer: HttpAnswer, said: Said) -> ChannelFault:

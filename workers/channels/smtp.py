@@ -35,6 +35,7 @@ from workers.channels.smtp_envelope import envelope_for
 from workers.channels.smtp_session import (
     DEFAULT_TIMEOUTS,
     Features,
+    Progress,
     SmtpTimeouts,
     credentials,
     goodbye,
@@ -89,17 +90,20 @@ class SmtpRelay:
         session = await self.open()
         return session if isinstance(session, ChannelFault) else SmtpConnection(self, *session)
 
-    async def open(self) -> tuple[SmtpStream, Features] | ChannelFault:
-        """Dial and log in; a connection also comes here to replace a dead stream."""
-        config = self.config
+    async def open(self, progress: Progress | None = None) -> tuple[SmtpStream, Features] | ChannelFault:
+        """Dial and log in, noting the progress; a connection also comes here to replace a dead stream."""
+        config, progress = self.config, progress or Progress()
         if config.tls == "none" and credentials(config) is not None and not config.insecure:
+            progress.step = "auth"
             return ChannelFault(Cause.AUTH, Phase.AUTH, INSECURE)
         try:
             stream = await self._dial()
         except DialError as error:
+            progress.step, progress.connected = "tls" if error.tls else "connect", error.connected
             return ChannelFault(Cause.CONNECT, Phase.CONNECT, str(error))
+        progress.connected, progress.encrypted = True, stream.encrypted()
         try:
-            features = await open_session(stream, config, self._context, self.timeouts)
+            features = await open_session(stream, config, self._context, self.timeouts, progress)
             if isinstance(features, ChannelFault):
                 await goodbye(stream, self.timeouts.quit)
                 return features
@@ -110,15 +114,17 @@ class SmtpRelay:
 
     async def probe(self) -> Probe:
         """Open a session up to the point where mail would begin, and leave."""
-        name = await check_name(self.config.host, self.config.port, self.timeouts.resolve)
+        name, progress = (
+            await check_name(self.config.host, self.config.port, self.timeouts.resolve),
+            Progress(),
+        )
         if not name.ok:
             return smtp_probe.unknown(name)
-        session = await self.open()
+        session = await self.open(progress)
         if isinstance(session, ChannelFault):
-            return smtp_probe.failed(name, session)
-        probe = smtp_probe.passed(name, *session, self.config)
+            return smtp_probe.told(name, progress, self.config, session)
         await goodbye(session[0], self.timeouts.quit)
-        return probe
+        return smtp_probe.told(name, progress, self.config)
 
     async def aclose(self) -> None:
         """Stop looking up names."""

@@ -5,8 +5,9 @@ import errno
 import ssl
 
 from workers.channels.resolve import look_up
-from workers.channels.smtp_stream import SmtpStream
+from workers.channels.smtp_stream import InjectedError, SmtpStream
 
+PORTS = "check `port` and `tls` (465 goes with implicit, 587 with starttls)"
 ADDRESSES_SECONDS = 30.0  # how long a look-up is good
 
 # OpenSSL's X509_V_ERR_* numbers, in words that say what is wrong with the certificate.
@@ -29,7 +30,14 @@ _ERRNO = {
 
 
 class DialError(Exception):
-    """No connection. The text is ours and says what a person can do."""
+    """No connection. The text is ours and says what a person can do.
+
+    `tls`: it is about TLS and not about the network; `connected`: the server was reached.
+    """
+
+    def __init__(self, text: str, *, tls: bool = False, connected: bool = False) -> None:
+        super().__init__(text)
+        self.tls, self.connected = tls, connected
 
 
 class Addresses:
@@ -98,23 +106,24 @@ async def dial(
     """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + seconds
-    failure: OSError = TimeoutError()
+    failure = DialError(in_words(TimeoutError()))
     for tried, address in enumerate(addresses):
         share = (deadline - loop.time()) / (len(addresses) - tried)
+        stream: SmtpStream | None = None
         try:
             async with asyncio.timeout(share):
-                _, stream = await loop.create_connection(
-                    SmtpStream,
-                    address,
-                    port,
-                    ssl=context,
-                    server_hostname=None if context is None else host,
-                )
+                _, stream = await loop.create_connection(SmtpStream, address, port)
+                if context is not None:
+                    await stream.start_tls(context, host)
+        except InjectedError:  # it speaks before the handshake, and in the clear
+            failure = DialError(handshake_in_words(ssl.SSLError()), tls=True, connected=True)
         except OSError as error:  # TimeoutError and ssl.SSLError are OSErrors
-            failure = error
+            reached = stream is not None
+            text = handshake_in_words(error) if reached else in_words(error)
+            failure = DialError(text, tls=reached, connected=reached)
         else:
             return stream
-    raise DialError(in_words(failure)) from failure
+    raise failure
 
 
 def trust(ca_file: str | None) -> ssl.SSLContext:
@@ -126,17 +135,24 @@ def trust(ca_file: str | None) -> ssl.SSLContext:
     try:
         context = ssl.create_default_context(cafile=ca_file)
     except OSError as error:
-        raise DialError("the certificates in `ca_file` cannot be read") from error
+        raise DialError("the certificates in `ca_file` cannot be read", tls=True) from error
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     return context
 
 
 def in_words(error: OSError) -> str:
     """Say why connecting or encrypting failed, without anything the other side wrote."""
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"the server's certificate {_CERTIFICATE.get(error.verify_code, 'cannot be verified')}"
     if isinstance(error, ssl.SSLError):
-        return "the TLS handshake fails: check `port` and `tls` (465 goes with implicit, 587 with starttls)"
+        return handshake_in_words(error)
     if isinstance(error, TimeoutError):
         return "the server does not answer in time"
     return _ERRNO.get(error.errno or 0, "the server cannot be reached")
+
+
+def handshake_in_words(error: OSError) -> str:
+    """Say why a server that was reached could not be spoken to over TLS."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"the server's certificate {_CERTIFICATE.get(error.verify_code, 'cannot be verified')}"
+    if isinstance(error, TimeoutError):
+        return f"the server does not answer the TLS handshake in time: {PORTS}"
+    return f"the TLS handshake fails: {PORTS}"

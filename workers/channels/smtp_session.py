@@ -7,7 +7,7 @@ import asyncio
 import base64
 import socket
 import ssl
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from msgspec import Struct
 
@@ -15,7 +15,7 @@ from postroom.compose import Wire
 from postroom.config.structs import SmtpChannel
 from postroom.outcome import Answer, Cause, ChannelFault, Phase
 from postroom.secret import Secret
-from workers.channels.smtp_dial import in_words
+from workers.channels.smtp_dial import PORTS, handshake_in_words
 from workers.channels.smtp_reply import Reply
 from workers.channels.smtp_stream import InjectedError, Loss, LostError, SmtpStream
 from workers.channels.smtp_table import NO_STARTTLS, Step, judge
@@ -27,6 +27,7 @@ _LOSSES = {
     Loss.GARBAGE: "the server does not speak SMTP: check `host`, `port` and `tls`",
     Loss.ABORTED: "the connection was given up",
 }
+SILENT = f"the server connects, and does not greet in time: {PORTS}"
 NO_MECHANISM = "the server offers no login that Postroom speaks (PLAIN or LOGIN)"
 INJECTED = "bytes in the clear follow the STARTTLS reply: somebody may be tampering with the connection"
 
@@ -57,6 +58,16 @@ class Features(NamedTuple):
     wire: Wire = NO_EXTENSIONS
 
 
+class Progress(Struct):
+    """How far the opening of a session has come: the step it is at, or ended at, and what was seen up to there."""
+
+    step: Literal["connect", "tls", "greeting", "ehlo", "auth"] = "connect"
+    connected: bool = False
+    encrypted: ssl.SSLObject | None = None
+    greeted: bool = False
+    features: Features | None = None  # as last offered; in the clear, where TLS did not come about
+
+
 class _FaultError(Exception):
     """Ends the opening: carries the fault to `open_session`."""
 
@@ -75,10 +86,14 @@ def credentials(config: SmtpChannel) -> tuple[str, Secret] | None:
 
 
 async def open_session(
-    stream: SmtpStream, config: SmtpChannel, context: ssl.SSLContext | None, timeouts: SmtpTimeouts
+    stream: SmtpStream,
+    config: SmtpChannel,
+    context: ssl.SSLContext | None,
+    timeouts: SmtpTimeouts,
+    progress: Progress,
 ) -> Features | ChannelFault:
-    """Make a connected stream ready for mail. On a fault the caller says goodbye."""
-    opening = _Opening(stream, config, timeouts)
+    """Make a connected stream ready for mail, noting the progress. On a fault the caller says goodbye."""
+    opening = _Opening(stream, config, timeouts, progress)
     try:
         await opening.greet()
         features = await opening.hello()
@@ -92,8 +107,16 @@ async def open_session(
     except _FaultError as stopped:
         return stopped.fault
     except LostError as lost:
-        return ChannelFault(Cause.CONNECT, opening.phase, _LOSSES[lost.loss])
+        phase = Phase.AUTH if progress.step == "auth" else Phase.CONNECT
+        return ChannelFault(Cause.CONNECT, phase, _loss_in_words(lost.loss, progress))
     return features
+
+
+def _loss_in_words(loss: Loss, progress: Progress) -> str:
+    # A server that waits for TLS from the first byte says nothing to whoever waits for its greeting.
+    if loss is Loss.TIMEOUT and progress.step == "greeting" and progress.encrypted is None:
+        return SILENT
+    return _LOSSES[loss]
 
 
 async def goodbye(stream: SmtpStream, seconds: float) -> None:
@@ -112,18 +135,27 @@ async def goodbye(stream: SmtpStream, seconds: float) -> None:
 class _Opening:
     """The steps, each of which raises `_FaultError` or `LostError` where the session cannot go on."""
 
-    def __init__(self, stream: SmtpStream, config: SmtpChannel, timeouts: SmtpTimeouts) -> None:
-        self.phase = Phase.CONNECT
+    def __init__(
+        self, stream: SmtpStream, config: SmtpChannel, timeouts: SmtpTimeouts, progress: Progress
+    ) -> None:
         self._stream = stream
         self._config = config
         self._timeouts = timeouts
+        self._progress = progress
 
     async def greet(self) -> None:
+        self._progress.step = "greeting"
         reply = await self._stream.read(self._timeouts.greeting)
         self._require(Step.GREETING, reply, 220)
+        self._progress.greeted = True
 
     async def hello(self) -> Features:
         """Say EHLO; HELO only where neither TLS nor a login needs EHLO's keywords."""
+        self._progress.step = "ehlo"
+        self._progress.features = features = await self._hello()
+        return features
+
+    async def _hello(self) -> Features:
         name = _own_name(self._stream)
         reply = await self._say(b"EHLO " + name)
         bare = self._config.tls == "none" and credentials(self._config) is None
@@ -136,6 +168,7 @@ class _Opening:
 
     async def encrypt(self, features: Features, context: ssl.SSLContext) -> None:
         """STARTTLS, required: without it nothing more is said, least of all credentials."""
+        self._progress.step = "tls"
         if "STARTTLS" not in features.keywords:
             raise _FaultError(self._no_starttls())
         reply = await self._say(b"STARTTLS")
@@ -148,7 +181,10 @@ class _Opening:
         except InjectedError as error:
             raise _FaultError(ChannelFault(Cause.CONNECT, Phase.CONNECT, INJECTED)) from error
         except OSError as error:
-            raise _FaultError(ChannelFault(Cause.CONNECT, Phase.CONNECT, in_words(error))) from error
+            raise _FaultError(
+                ChannelFault(Cause.CONNECT, Phase.CONNECT, handshake_in_words(error))
+            ) from error
+        self._progress.encrypted = self._stream.encrypted()
 
     def _no_starttls(self) -> ChannelFault:
         cause = Cause.CONNECT if credentials(self._config) is None else Cause.AUTH
@@ -156,7 +192,7 @@ class _Opening:
 
     async def log_in(self, features: Features, username: str, password: Secret) -> None:
         """AUTH PLAIN in one step (RFC 4616), else LOGIN in three."""
-        self.phase = Phase.AUTH
+        self._progress.step = "auth"
         user, secret = username.encode(), password.reveal().encode()
         if "PLAIN" in features.mechanisms:
             token = base64.b64encode(b"\0" + user + b"\0" + secret)

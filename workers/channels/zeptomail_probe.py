@@ -3,6 +3,7 @@
 from postroom.outcome import Cause, ChannelFault, Phase
 from postroom.secret import Secret
 from workers.channels.http_pool import Lost, connect_fault
+from workers.channels.http_probe import unless_refused
 from workers.channels.probing import not_looked_at
 from workers.channels.seam import Check, Probe
 from workers.channels.zeptomail_answer import fault_of
@@ -40,6 +41,7 @@ async def _try(client: ZeptomailClient, token: Secret, path: str) -> ChannelFaul
     fault = fault_of(heard.status, said, heard.retry_after)
     if fault is not None or is_bad_token(heard, said):
         return fault
-    if said.code is None:
+    fault = unless_refused(heard, "ZeptoMail", said.code)
+    if fault is None and said.code is None:
         return ChannelFault(Cause.CONNECT, Phase.REQUEST, STRANGE, heard.status)
-    return None
+    return fault
