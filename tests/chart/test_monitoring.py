@@ -191,6 +191,24 @@ def test_the_dashboard_is_the_generated_one_and_its_top_row_asks_the_three_quest
     assert len(DASHBOARD["panels"]) == len({panel["id"] for panel in DASHBOARD["panels"]})
 
 
+def assert_finds(expr, series, found, folder):
+    """Have promtool evaluate an expression 20 minutes after the first samples, one a minute."""
+    test = {
+        "interval": "1m",
+        "input_series": [{"series": name, "values": numbers} for name, numbers in series.items()],
+        "promql_expr_test": [
+            {
+                "expr": expr,
+                "eval_time": "20m",
+                "exp_samples": [{"labels": labels, "value": value} for labels, value in found.items()],
+            }
+        ],
+    }
+    (folder / "asked.yaml").write_text(yaml.safe_dump({"rule_files": [], "tests": [test]}))
+    done = run(judge("promtool"), "test", "rules", folder / "asked.yaml")
+    assert 0 == done.returncode, done.stdout + done.stderr
+
+
 def asked(panel, why=None):
     """Return the expression of a panel of the top row, the one that finds `why` where it finds several things."""
     (found,) = [
@@ -252,20 +270,33 @@ ORDERS = '{namespace="prod",agent="orders"'
 )  # fmt: skip
 def test_the_top_row_finds_what_it_asks_for(panel, why, series, found, tmp_path):
     """Over several namespaces, for agents without an owner and between two, and at the agent's own limits."""
-    test = {
-        "interval": "1m",
-        "input_series": [{"series": name, "values": numbers} for name, numbers in series.items()],
-        "promql_expr_test": [
-            {
-                "expr": asked(panel, why),
-                "eval_time": "20m",
-                "exp_samples": [{"labels": labels, "value": value} for labels, value in found.items()],
-            }
-        ],
-    }
-    (tmp_path / "row.yaml").write_text(yaml.safe_dump({"rule_files": [], "tests": [test]}))
-    done = run(judge("promtool"), "test", "rules", tmp_path / "row.yaml")
-    assert 0 == done.returncode, done.stdout + done.stderr
+    assert_finds(asked(panel, why), series, found, tmp_path)
+
+
+STOPPED = {
+    'postroom_channel_stopped{namespace="mail",agent="orders",channel="relay",cause="throttle"}': "1x30"
+}
+SENDS = {
+    'postroom_attempts_total{namespace="mail",agent="orders",channel="backup",outcome="sent",reply_class="2xx"}': "0+9x30"
+}
+
+
+@pytest.mark.parametrize(
+    ("series", "pods_wanted"),
+    [
+        ({}, 2), ({"postroom_agent_paused": "1x30"}, 2), (STOPPED, 2), (STOPPED | SENDS, 42), (None, 42),
+        ({'postroom_agent_paused{namespace="other",agent="orders"}': "1x30"}, 42),
+    ],
+)  # fmt: skip
+def test_workers_are_added_for_mail_that_they_can_send(series, pods_wanted, tmp_path):
+    """One for each 30 s of the oldest, beyond two of the three there always are; not for what stands still."""
+    late = {'postroom_oldest_due_seconds{namespace="mail",agent="orders",priority="normal"}': "0+60x30"}
+    if series == {"postroom_agent_paused": "1x30"}:
+        series = {'postroom_agent_paused{namespace="mail",agent="orders"}': "1x30"}
+    told = {} if series == {} else late | (series or {})
+    (trigger,) = the(rendered("ha"), "ScaledObject")["spec"]["triggers"]
+    assert "30" == trigger["metadata"]["threshold"]
+    assert_finds(trigger["metadata"]["query"], told, {"{}": 30 * pods_wanted}, tmp_path)
 
 
 def test_promtool_checks_the_rules_and_runs_their_tests(tmp_path):
