@@ -78,7 +78,7 @@ _API = (
     _event("http.request", "api", "info", "request_id trace_id caller method route status code ms bytes", "All requests but probes. `code` is the problem's."),
     _event("storm.braked", "api", "warning", "agent caller template message_id", "The first message of a window that the storm brake holds."),
     _event("canary.failed", "api", "warning", "agent message_id how", "A canary was not accepted (`how`: the problem's code), or not sent in its time (the state it was in). The first of a row."),
-    _event("operator.acted", "api", "info", "request_id caller token_id as_user verb agent message_id channel until template of_caller accepted_before act done too_late finished reason", "An operator did something: who, what, and why."),
+    _event("operator.acted", "api", "info", "request_id caller token_id as_user verb agent message_id channel until template of_caller accepted_before skip_scheduled act done too_late finished reason", "An operator did something: who, what, and why."),
     _event("template.unusable", "api", "error", "template template_version", "A published version cannot be used by this process, perhaps an older one: what was current stays."),
     _event("redis.evicts", "api", "error", "policy", "Mail is refused until the policy is `noeviction`."),
     _event("request.crashed", "api", "error", "request_id error frames", "A defect; its caller got 500 `internal`."),

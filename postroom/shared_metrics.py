@@ -31,11 +31,14 @@ class SharedMetrics:
         self._oldest = gauge("oldest_due_seconds", "Age of the oldest message due now.", *queue)
         self._unaccounted = gauge(
             "messages_unaccounted",
-            "Accepted messages that neither ended nor wait; anything but 0 is a defect or a loss.",
+            "Accepted messages less those that ended and those that wait; anything but 0 is a defect or a loss.",
             "agent",
         )
         self._info = gauge("agent_info", "1 for each configured agent.", "agent", "owner", "retry_profile")
         self._labels = gauge("agent_label", "1 for each label of each agent.", "agent", "label", "value")
+        self._connections = gauge(
+            "agent_connections", "Connections an agent may have, over all workers.", "agent"
+        )
         self._paused = gauge("agent_paused", "1 for each agent that a person paused.", "agent")
         self._stopped = gauge(
             "channel_stopped", "1 for each channel that stands still.", "agent", "channel", "cause"
@@ -75,9 +78,10 @@ class SharedMetrics:
             self._unaccounted.labels(row.agent).set(row.unaccounted)
 
     def show_agents(self, agents: Mapping[str, Agent]) -> None:
-        """Tell whose each agent is, and its labels."""
+        """Tell whose each agent is, its labels, and how many connections it may have."""
         for name, agent in agents.items():
             self._info.labels(name, agent.owner, agent.retry_profile).set(1)
+            self._connections.labels(name).set(agent.connections)
             for label, value in agent.labels.items():
                 self._labels.labels(name, label, value).set(1)
 

@@ -155,6 +155,7 @@ def _told(body: ActBody, acted: Acted) -> Told:
         template=body.filter.template,
         of_caller=body.filter.caller,
         accepted_before=acted.accepted_before,
+        skip_scheduled=body.filter.skip_scheduled or None,
         act=body.act,
         done=acted.done,
         too_late=acted.too_late,

@@ -50,13 +50,17 @@ class ResolveBody(Body, frozen=True):
 
 
 class FilterBody(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Which waiting mail is meant. Without any of them only with `all`."""
+    """Which waiting mail is meant. Without any of the first four only with `all`.
+
+    `skip_scheduled` leaves out of it what has its `send_at` still ahead.
+    """
 
     agent: Name | None = None
     template: TemplateName | None = None
     caller: Name | None = None
     accepted_before: str | None = None
     all: bool = False
+    skip_scheduled: bool = False
 
 
 class Place(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -124,7 +128,7 @@ class ActBody(Body, frozen=True):
         return Act(
             id=self.act,
             verb=self.verb,
-            wanted=Filter(wanted.template or "", wanted.caller or "", before or 0),
+            wanted=Filter(wanted.template or "", wanted.caller or "", before or 0, wanted.skip_scheduled),
             counts_only=self.dry_run,
             who=who,
             reason=self.reason,

@@ -39,6 +39,7 @@ class Told(Struct, frozen=True, kw_only=True):
     template: str | None = None
     of_caller: str | None = None
     accepted_before: str | None = None
+    skip_scheduled: bool | None = None
     act: str | None = None
     done: int | None = None
     too_late: int | None = None
@@ -111,6 +112,7 @@ class OperatorDesk:
             template=told.template,
             of_caller=told.of_caller,
             accepted_before=told.accepted_before,
+            skip_scheduled=told.skip_scheduled,
             act=told.act,
             done=told.done,
             too_late=told.too_late,

@@ -14,47 +14,70 @@ SOURCE = {"type": "prometheus", "uid": "${datasource}"}
 WIDTH = 24
 RED, AMBER, GREEN = "red", "orange", "green"
 # What each finding says, and where it is looked for. Each gives one series a finding, with a label `why`.
+# An agent is one of its namespace: what another installation has says nothing of this one.
+LATE = f"max by (namespace, agent) (postroom_oldest_due_seconds{{{AGENT}}}) > 30"
+OURS = (
+    "storage_full|unavailable|acceptance_unconfirmed|internal_error"  # refusals that no caller brings about
+)
 WHY = (
-    ("no worker runs", f"(sum(postroom_queue_due_messages{{{NS}}}) > 0) unless (count(postroom_lanes_limit{{{NS}}}) > 0)"),
-    ("Redis does not answer", f"min(postroom_redis_up{{{NS}}}) == 0"),
-    ("Redis is nearly full: new mail is refused", f"max(postroom_redis_memory_ratio{{{NS}}}) > 0.8"),
-    ("its channel stands still: $cause", f"max by (agent, channel, cause) (postroom_channel_stopped{{{AGENT}}}) == 1"),
-    ("a person paused it", f"max by (agent) (postroom_agent_paused{{{AGENT}}}) == 1"),
+    (
+        "no worker runs",
+        (
+            f"(sum by (namespace) (postroom_queue_due_messages{{{NS}}}) > 0)"
+            f" unless on (namespace) (count by (namespace) (postroom_lanes_limit{{{NS}}}) > 0)"
+        ),
+    ),
+    ("Redis does not answer", f"min by (namespace) (postroom_redis_up{{{NS}}}) == 0"),
+    ("Redis is nearly full: new mail is refused", f"max by (namespace) (postroom_redis_memory_ratio{{{NS}}}) > 0.8"),
+    ("its channel stands still: $cause", f"max by (namespace, agent, channel, cause) (postroom_channel_stopped{{{AGENT}}}) == 1"),
+    ("a person paused it", f"max by (namespace, agent) (postroom_agent_paused{{{AGENT}}}) == 1"),
     (
         "its own rate holds mail up",
-        f"sum by (agent) (rate(postroom_paced_claims_total{{{AGENT}}}[5m])) > 0.2",
+        (
+            # However slow the rate: a look that brings nothing is rare then. A fast one paces without being late.
+            f"sum by (namespace, agent) (rate(postroom_paced_claims_total{{{AGENT}}}[15m])) > 0"
+            f" and on (namespace, agent) ({LATE})"
+        ),
+    ),
+    (
+        "all its own connections are at work: slow servers",
+        (
+            f"sum by (namespace, agent) (rate(postroom_channel_busy_seconds_total{{{AGENT}}}[5m]))"
+            f" > 0.8 * max by (namespace, agent) (postroom_agent_connections{{{AGENT}}})"
+            f" and on (namespace, agent) ({LATE})"
+        ),
     ),
     (
         "most attempts are put off by the other side",
         (
-            f'sum by (agent, channel) (rate(postroom_attempts_total{{{AGENT},outcome="deferred"}}[5m]))'
-            f" / sum by (agent, channel) (rate(postroom_attempts_total{{{AGENT}}}[5m])) > 0.5"
+            f'sum by (namespace, agent, channel) (rate(postroom_attempts_total{{{AGENT},outcome="deferred"}}[5m]))'
+            f" / sum by (namespace, agent, channel) (rate(postroom_attempts_total{{{AGENT}}}[5m])) > 0.5"
         ),
     ),
     (
         "messages cannot be rendered: a template",
         (
             # A counter begins with its first event, and `increase` does not see the beginning.
-            f"sum by (template) (increase(postroom_render_failures_total{{{NS}}}[15m])) > 0 or sum by (template)"
+            f"sum by (namespace, template) (increase(postroom_render_failures_total{{{NS}}}[15m])) > 0 or sum by (namespace, template)"
             f" (postroom_render_failures_total{{{NS}}} unless postroom_render_failures_total{{{NS}}} offset 15m)"
         ),
     ),
     (
         "all connections of the workers are busy",
-        f"sum(postroom_lanes{{{NS}}}) / sum(postroom_lanes_limit{{{NS}}}) > 0.95",
+        f"sum by (namespace) (postroom_lanes{{{NS}}}) / sum by (namespace) (postroom_lanes_limit{{{NS}}}) > 0.95",
     ),
     (
         "a caller repeats itself",
         (
-            f"sum by (caller) (rate(postroom_idempotent_replays_total{{{NS}}}[5m])) > 1"
-            f" or sum by (caller) (rate(postroom_messages_rejected_total{{{NS}}}[5m])) > 1"
+            f"sum by (namespace, caller) (rate(postroom_idempotent_replays_total{{{NS}}}[5m])) > 1"
+            f' or sum by (namespace, caller) (rate(postroom_messages_rejected_total{{{NS},code!~"{OURS}"}}[5m])) > 1'
         ),
     ),
     (
         "it gets far more mail than it did",
         (
-            f"sum by (agent, caller) (rate(postroom_messages_accepted_total{{{AGENT}}}[5m]))"
-            f" > 5 * sum by (agent, caller) (rate(postroom_messages_accepted_total{{{AGENT}}}[1h] offset 10m)) + 1"
+            f"sum by (namespace, agent, caller) (rate(postroom_messages_accepted_total{{{AGENT}}}[5m]))"
+            f" > 5 * sum by (namespace, agent, caller) (rate(postroom_messages_accepted_total{{{AGENT}}}[1h] offset 10m)) + 1"
         ),
     ),
 )  # fmt: skip
@@ -101,16 +124,21 @@ def table(title: str, text: str, targets: list[dict[str, Any]], **more: Any) -> 
     """Return a table of instant queries, merged."""
     for query in targets:
         query |= {"format": "table", "instant": True}
-    hide = dict.fromkeys(("Time", "__name__", "namespace"), True)
+    hide = dict.fromkeys(("Time", "__name__"), True)
     steps = [{"id": "merge", "options": {}}, {"id": "organize", "options": {"excludeByName": hide}}]
     return panel("table", title, text, targets, transformations=steps, **more)
 
 
 def questions() -> list[dict[str, Any]]:
     """Return the top row."""
+    oldest = f"(max by (namespace, agent) (postroom_oldest_due_seconds{{{AGENT}}}) > 0)"
+    # One owner of each agent, or the panel breaks while a change of it is on its way.
+    owner = (
+        f"topk by (namespace, agent) (1, max by (namespace, agent, owner) (postroom_agent_info{{{AGENT}}}))"
+    )
     whose = (
-        f"topk(10, max by (agent) (postroom_oldest_due_seconds{{{AGENT}}}) > 0)"
-        f" * on (agent) group_left (owner) max by (agent, owner) (postroom_agent_info{{{AGENT}}})"
+        f"topk(10, {oldest} * on (namespace, agent) group_left (owner) {owner}"
+        f" or {oldest} unless on (namespace, agent) postroom_agent_info{{{AGENT}}})"
     )
     why = []
     for n, (text, expr) in enumerate(WHY):
@@ -123,15 +151,15 @@ def questions() -> list[dict[str, Any]]:
             "stat", "Is mail late?", "Age of the oldest message that is due, of all agents that nobody paused.",
             [
                 target(
-                    f"max(max by (agent) (postroom_oldest_due_seconds{{{AGENT}}})"
-                    f" unless on (agent) max by (agent) (postroom_agent_paused{{{AGENT}}} == 1)) or vector(0)"
+                    f"max(max by (namespace, agent) (postroom_oldest_due_seconds{{{AGENT}}}) unless on (namespace, agent)"
+                    f" max by (namespace, agent) (postroom_agent_paused{{{AGENT}}} == 1)) or vector(0)"
                 )
             ],
             unit="s", steps=[(None, GREEN), (60, AMBER), (300, RED)], w=5, h=9,
             options={"colorMode": "background", "graphMode": "area", "reduceOptions": {"calcs": ["lastNotNull"]}},
         ),
         table(
-            "Whose?", "The ten agents whose oldest due message is oldest, and who owns them.",
+            "Whose?", "The ten agents whose oldest due message is oldest, and who owns them; one without an owner is configured no more.",
             [target(whose)], unit="s", w=7, h=9, no_value="nobody's",
         ),
         table(

@@ -66,7 +66,8 @@ def read_filter(options: argparse.Namespace) -> dict[str, Any]:
         raise UsageError(
             "say which messages: --agent, --template, --caller, --accepted-before, or --all for all that wait"
         )
-    return given | ({"all": True} if options.all else {})
+    flags = {"all": options.all, "skip_scheduled": options.skip_scheduled}
+    return given | {name: True for name, is_given in flags.items() if is_given}
 
 
 def check_moment(text: str) -> str:

@@ -20,7 +20,7 @@ LOOK = (
     "Redis."
 )
 LOOKS = ("queue", "why")
-FILTERS = ("agent", "template", "caller", "accepted_before", "all")
+FILTERS = ("agent", "template", "caller", "accepted_before", "skip_scheduled", "all")
 BY_FILTER = "By filter it only counts; the same command with --yes does it and prints how many it did."
 
 
@@ -73,6 +73,7 @@ def _add_filter(parser: argparse.ArgumentParser, verb: str) -> None:
     group.add_argument("--template", metavar="NAME", help="only mail of this template")
     group.add_argument("--caller", metavar="NAME", help="only mail of this caller")
     group.add_argument("--accepted-before", metavar="WHEN", help="a time with zone, or a duration ago: 2h")
+    group.add_argument("--skip-scheduled", action="store_true", help="not mail whose send_at is still ahead")
     group.add_argument("--all", action="store_true", help="all waiting mail of all agents")
     group.add_argument("--yes", action="store_true", help="do it; without, it is only counted")
     parser.set_defaults(verb=verb)

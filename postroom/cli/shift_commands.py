@@ -1,7 +1,9 @@
 """Commands for the shift: what goes on now, and what went wrong."""
 
+import argparse
+
 from postroom.arguments import number
-from postroom.cli.commands import Commands
+from postroom.cli.commands import Commands, add_command
 from postroom.cli.operator_commands import add_asking, add_reason, later
 
 
@@ -58,4 +60,14 @@ def _add_failed(commands: Commands) -> None:
         )
 
 
-SHIFT_COMMANDS = (_add_top, _add_failed)
+def _add_redis(commands: Commands) -> None:
+    def run(_options: argparse.Namespace) -> int:
+        from postroom.cli.redis_state import show_redis  # noqa: PLC0415
+
+        return show_redis()
+
+    text = "look straight at Redis: role, memory, eviction, file, replicas; status 1 where mail is not safe there"
+    add_command(commands, "redis", text, run)
+
+
+SHIFT_COMMANDS = (_add_top, _add_failed, _add_redis)

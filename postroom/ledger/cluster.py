@@ -139,6 +139,11 @@ class ClusterClient:
         told: dict[str, Any] = worst | evicts | ({"aof_enabled": min(files)} if files else {})
         return told
 
+    async def infos(self) -> dict[Node, dict[str, Any]]:
+        """Return what each primary says."""
+        nodes = await self._topology.primaries()
+        return {node: await self._on(node, lambda client: client.info()) for node in nodes}
+
     async def scan(self, cursor: int, *, match: str, count: int) -> tuple[int, list[bytes]]:
         """Look through the keys of one node after the other; the cursor says which."""
         nodes = await self._topology.primaries()

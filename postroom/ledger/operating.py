@@ -21,11 +21,15 @@ VERBS = ("pause", "release", "cancel", "expire")
 
 
 class Filter(Struct, frozen=True):
-    """Which waiting mail is meant; what is empty matches all. `accepted_before` in ms since the epoch."""
+    """Which waiting mail is meant; what is empty matches all. `accepted_before` in ms since the epoch.
+
+    `skip_scheduled` leaves out mail whose `send_at` is still ahead.
+    """
 
     template: str = ""
     caller: str = ""
     accepted_before: int = 0
+    skip_scheduled: bool = False
 
 
 class Act(Struct, frozen=True, kw_only=True):
@@ -155,6 +159,7 @@ class Operating:
             "act", agent, act.verb, int(act.counts_only), wanted.template, wanted.caller, wanted.accepted_before,
             at.priority, at.score, at.last, LOOKED_AT, CHANGED if not act.counts_only else LOOKED_AT, act.id,
             _short(act.who, SHORT - len("paused|1234567890123|")), act.reason if act.verb == "pause" else "", act.till,
+            int(wanted.skip_scheduled),
         )  # fmt: skip
         if act.counts_only:
             done_in_all, late_in_all = at.done + done, at.too_late + late

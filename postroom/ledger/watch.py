@@ -74,7 +74,7 @@ class Watch:
         return Fitness(
             evicts=None if policy == "noeviction" else policy,
             durable=None if aof is None else bool(int(aof)),
-            too_old=version if _version(version) < OLDEST_REDIS else None,
+            too_old=version if read_version(version) < OLDEST_REDIS else None,
             memory_share=int(info.get("used_memory", 0)) / limit if limit else 0.0,
         )
 
@@ -128,6 +128,7 @@ class Watch:
         return rows
 
 
-def _version(text: str) -> tuple[int, int]:
+def read_version(text: str) -> tuple[int, int]:
+    """Return major and minor of a version of Redis, as INFO gives it."""
     major, minor, *_ = (*text.split("."), "0", "0")
     return int(major), int(minor)

@@ -1,9 +1,11 @@
 """What the chart renders to: what holds for every pod, and what the options do."""
 
 import re
+import shutil
 import tomllib
 
 import pytest
+import yaml
 
 from postroom.config.load import load_config
 from postroom.settings import read_settings
@@ -169,12 +171,20 @@ def test_scaling_takes_the_count_of_pods_away_from_the_deployment():
         assert "replicas" not in the(objects, "Deployment", f"shop-postroom-{component}")["spec"]
     scaled = the(objects, "ScaledObject")["spec"]
     assert "shop-postroom-worker" == scaled["scaleTargetRef"]["name"]
-    assert scaled["cooldownPeriod"] >= 130
-    assert "postroom_oldest_due_seconds" in scaled["triggers"][0]["metadata"]["query"]
+    behavior = scaled["advanced"]["horizontalPodAutoscalerConfig"]["behavior"]
+    assert behavior["scaleDown"]["stabilizationWindowSeconds"] >= 130
+    assert "cooldownPeriod" not in scaled  # which is about the way to 0 pods only
     assert (
         "External"
         == the(rendered("full"), "HorizontalPodAutoscaler", "mailroom-worker")["spec"]["metrics"][0]["type"]
     )
+
+
+def test_a_fallback_goes_with_a_trigger_that_keda_takes_it_for():
+    """Before 2.18 its webhook refuses one without a trigger of the kind AverageValue."""
+    scaled = the(rendered("ha"), "ScaledObject")["spec"]
+    assert 3 == scaled["fallback"]["replicas"]
+    assert ["AverageValue"] == [trigger["metricType"] for trigger in scaled["triggers"]]
 
 
 def test_a_single_pod_has_no_budget():
@@ -192,6 +202,48 @@ def test_the_api_takes_only_whom_it_is_told_and_the_test_pod():
     worker = the(rendered("ha"), "NetworkPolicy", "shop-postroom-worker")["spec"]
     assert [] == [rule for rule in worker["ingress"] if {"port": "http"} in rule["ports"]]
     assert [587] == [p["port"] for rule in worker["egress"] for p in rule["ports"] if p["port"] == 587]
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case != "small"])
+@pytest.mark.parametrize("ports", ["redisPorts", "channelPorts"])
+def test_no_ports_is_nothing_let_out(case, ports):
+    """A rule without ports and peers would let everything out."""
+    objects = rendered(case, "--set-json", f"networkPolicy.{ports}=[]")
+    policies = [o["spec"] for o in objects if o["kind"] == "NetworkPolicy"]
+    assert [] == [
+        rule for spec in policies for rule in spec["egress"] if not (rule.get("ports") or rule.get("to"))
+    ]
+
+
+def test_every_label_is_given_once_and_the_nearest_wins():
+    """Strictly read: a mapping that names a key twice is none to Kubernetes."""
+    more = (
+        "--set",
+        "commonLabels.team=mail,commonLabels.tier=x,api.podLabels.team=api,monitoring.serviceMonitor.labels.team=ops",
+    )
+    told = template(any_helm(), "ha", *more).stdout
+    for document in told.split("\n---\n"):
+        for labels in re.findall(r"^( *)labels:\n((?:\1  .*\n)+)", document, re.MULTILINE):
+            keys = re.findall(r"^ *(\S+):", labels[1], re.MULTILINE)
+            assert len(keys) == len(set(keys)), document
+    objects = rendered("ha", *more)
+    labels = {name: pod["metadata"]["labels"] for name, pod in pods(objects)}
+    assert ("api", "x") == tuple(labels["shop-postroom-api"][key] for key in ("team", "tier"))
+    assert "mail" == labels["shop-postroom-worker"]["team"]
+    assert "ops" == the(objects, "ServiceMonitor")["metadata"]["labels"]["team"]
+
+
+def test_an_upgrade_of_the_chart_leaves_its_redis_running(tmp_path):
+    """Nothing in the pod of the only Redis is of a version of chart or product."""
+    newer = tmp_path / "postroom"
+    shutil.copytree(CHART, newer)
+    chart = (newer / "Chart.yaml").read_text()
+    (newer / "Chart.yaml").write_text(re.sub(r"(?m)^(version|appVersion): .*$", r"\1: 99.9.9", chart))
+    specs = []
+    for at in (CHART, newer):
+        done = run(any_helm(), "template", "shop", at, "--values", CHART / "ci" / "small-values.yaml")
+        specs.append(the([o for o in yaml.safe_load_all(done.stdout) if o], "StatefulSet")["spec"])
+    assert specs[0] == specs[1]
 
 
 def test_the_small_redis_keeps_what_it_is_given():
@@ -224,6 +276,10 @@ def test_the_small_redis_keeps_what_it_is_given():
         (["--set-json", "monitoring=null"], "monitoring"),
         (["--set", "api.pdb.minAvailable=2"], "api.pdb.minAvailable is 2 of 2 pods"),
         (["--set", "worker.pdb.minAvailable=4,worker.scaling.kind=keda,worker.scaling.minReplicas=3"], "4 of 3 pods"),
+        (["--set", r"commonLabels.app\.kubernetes\.io/name=x"], "commonLabels has app.kubernetes.io/name"),
+        (["--set", r"api.podLabels.app\.kubernetes\.io/component=x"], "api.podLabels has app.kubernetes.io/component"),
+        (["--set", r"worker.podLabels.postroom/scraped=no"], "worker.podLabels has postroom/scraped"),
+        (["--set", r"monitoring.dashboard.labels.helm\.sh/chart=x"], "monitoring.dashboard.labels has helm.sh/chart"),
         (["--set", "config.toml=,config.existingConfigMap=x,monitoring.canaries.orders.to=a@b.example"], "need config.toml"),
     ],
 )  # fmt: skip
@@ -246,6 +302,33 @@ def test_a_canary_of_the_values_is_a_section_of_the_file():
         for more in ((), ("--set", "monitoring.canaries.orders.every=20min"))
     }
     assert 2 == len(sums)
+
+
+@pytest.mark.parametrize(
+    ("toml", "taken"),
+    [
+        ("[agents.orders]\n[agents.orders.canary]\nto = 'a@b.example'", True),
+        ("  [ agents . 'orders'.\"canary\" ] # mine", True),
+        ("[agents.orders]\n# comment\n\nrate = '1/s'\ncanary = {to = 'a@b.example'}", True),
+        ("[agents.orders]\ncanary.to = 'a@b.example'", True),
+        ("[agents.orders]\nlabels = {canary = 'no'}\n[agents.logins.canary]\nto = 'a@b.example'", False),
+        ("[agents.orders]\n[agents.logins]\ncanary.to = 'a@b.example'\n# [agents.orders.canary]", False),
+    ],
+)
+def test_a_canary_is_given_in_one_place(toml, taken, tmp_path):
+    """A table that the file has already would make it no TOML: Helm says so, and only of that agent."""
+    (tmp_path / "postroom.toml").write_text(f"[redis]\n{toml}\n")
+    options = (
+        "--set-file",
+        f"config.toml={tmp_path / 'postroom.toml'}",
+        "--set",
+        "monitoring.canaries.orders.to=c@sink.example",
+    )
+    done = template(any_helm(), "minimal", *options)
+    assert taken == ("monitoring.canaries.orders: config.toml has a canary of orders" in done.stderr), (
+        done.stderr
+    )
+    assert (0 != done.returncode) is taken
 
 
 @pytest.mark.parametrize(

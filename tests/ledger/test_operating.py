@@ -132,6 +132,29 @@ async def test_what_the_filter_names_ends_and_nothing_else(ledger, verb, state):
     assert 0 == (await do(ledger, verb, **wanted)).done
 
 
+@pytest.mark.parametrize("verb", ["pause", "cancel", "expire"])
+async def test_scheduled_mail_is_left_out_where_it_is_to_be(ledger, verb):
+    """By its `send_at` alone: what waits for another attempt, is due, or was scheduled and has come, is meant."""
+    ahead = await ledger.accept(send_at=await ledger.now() + 9 * 86_400_000)
+    retrying = await ledger.accept()
+    await ledger.finish(await ledger.claim_one(), "d", delay_ms=3_600_000)
+    moment = await ledger.now() + 20
+    come, due = await ledger.accept(send_at=moment), await ledger.accept()
+
+    async def has_come() -> bool:
+        return await ledger.now() >= moment
+
+    await until(has_come, "its send_at")
+    assert 4 == (await do(ledger, verb, counts_only=True)).done
+    assert 3 == (await do(ledger, verb, counts_only=True, skip_scheduled=True)).done
+    assert 3 == (await do(ledger, verb, skip_scheduled=True)).done
+    left = await ledger.record(ahead.id)
+    assert (State.QUEUED, None) == (left.state, left.hold)
+    for offer in (retrying, come, due):
+        record = await ledger.record(offer.id)
+        assert record.hold or record.state in (State.CANCELLED, State.EXPIRED)
+
+
 async def test_a_count_changes_nothing(ledger):
     """Only counting leaves queue, records and the sums of acts alone."""
     offer = await accept_of(ledger, "price")

@@ -5,7 +5,7 @@ import pytest
 from postroom.ledger.errors import LedgerUnavailableError
 from postroom.ledger.keys import PARTITIONS, agent_of, place_of
 from postroom.ledger.limits import Pace, Stop
-from postroom.ledger.watch import HELD_LOOKED_AT, Fitness, QueueDepth, _version
+from postroom.ledger.watch import HELD_LOOKED_AT, Fitness, QueueDepth, read_version
 from postroom.outcome import Cause, ChannelFault, Phase
 from tests.ledger.harness import AGENT, Ledger, agent_key, make_offer, queue_key, until
 from tests.ledger.operator import do
@@ -197,7 +197,7 @@ async def test_what_is_wrong_with_a_redis_is_seen(folder):
 )
 def test_versions(text, expected):
     """A version is compared by its first two numbers."""
-    assert expected == _version(text)
+    assert expected == read_version(text)
 
 
 async def test_without_redis_reading_is_unavailable(folder):

@@ -141,3 +141,11 @@ async def test_a_probe_releases_a_breaker_in_a_cluster(clustered: Clustered):
     assert "token         ok" in told
     assert "breaker       ok     released: mail flows again" in told
     assert "sent" == (await stack.until_finished(waiting, 5))["state"]
+
+
+async def test_the_command_line_tells_of_each_primary(clustered: Clustered):
+    """`postroom redis` asks all of them, and arq's server beside them."""
+    told = await postroom(clustered.stack, "redis")
+    assert 3 == told.count("\nledger 127.0.0.1:") + told.startswith("ledger 127.0.0.1:")
+    assert 4 == told.count("role              ok     master")
+    assert "\narq\n" in told

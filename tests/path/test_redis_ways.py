@@ -27,7 +27,7 @@ def servers(folder: Path):
 
 
 async def test_tls_and_a_user_limited_to_the_prefix_are_enough(folder: Path, smtpd: Smtpd, servers: Servers):
-    """Accept, deliver, look, pause, cancel by filter, failed, top, ledger check: nothing needs another right."""
+    """Accept, deliver, look, pause, cancel by filter, failed, top, redis: nothing needs another right."""
     if not has_tls():
         pytest.skip("THIS REDIS SPEAKS NO TLS, so that is not tested")
     users = folder / "users.acl"
@@ -48,6 +48,7 @@ async def test_tls_and_a_user_limited_to_the_prefix_are_enough(folder: Path, smt
         assert "orders" in await postroom(stack, "top", "--once")
         assert "Nothing has failed" in await postroom(stack, "failed", "list")
         assert "agent.paused" in await postroom(stack, "changes")
+        assert "role              ok     master" in await postroom(stack, "redis")
         assert 1 == (await stack.shared_metrics())['postroom_exporter{role="shared"}']
         denied = [
             line
@@ -118,3 +119,4 @@ async def test_a_sentinel_failover_under_load_loses_nothing_that_was_acknowledge
         print("accepted, refused, seconds until failover:", strike, *figures)  # noqa: T201
         assert refused > 0
         assert b"role:master" in ask(primary_of(sentinels[0]), "INFO", "replication")
+        assert "role              ok     master" in await postroom(stack, "redis")

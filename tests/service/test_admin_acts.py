@@ -62,7 +62,7 @@ def test_wrong_mail_is_counted_held_released_and_cancelled(api):
     wanted = {"agent": "logins", "template": "order_shipped", "caller": "shop"}
     assert (0, 0) == act(api, "cancel", {**wanted, "accepted_before": "2020-01-01T00:00:00Z"}, dry_run=True)
     assert (3, 0) == act(api, "cancel", wanted, dry_run=True)
-    assert (3, 0) == act(api, "pause", wanted)
+    assert (3, 0) == act(api, "pause", {**wanted, "skip_scheduled": True})
     assert (3, 0) == act(api, "release", wanted, dry_run=True)
     assert (3, 0) == act(api, "release", wanted)
     assert (0, 0) == act(api, "release", wanted)
@@ -72,6 +72,7 @@ def test_wrong_mail_is_counted_held_released_and_cancelled(api):
     assert "queued" == get(api, kept)["state"]
     ended = [e["message_id"] for e in events(api, "message.cancelled") if e.get("operator")]
     assert sorted(wrong) == sorted(i for i in ended if i in wrong)
+    assert [True] == [e["skip_scheduled"] for e in events(api, "operator.acted") if e.get("skip_scheduled")]
     text = urllib.request.urlopen(f"http://127.0.0.1:{api.metrics_port}/metrics").read().decode()
     line = 'postroom_messages_finished_total{agent="logins",priority="high",state="cancelled"}'
     assert any(row.startswith(line) for row in text.splitlines())

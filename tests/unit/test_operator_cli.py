@@ -9,7 +9,14 @@ from postroom.cli.act import check_moment, read_filter
 from postroom.cli.admin import AdminApi
 from postroom.errors import PostroomError
 
-NOTHING = {"agent": None, "template": None, "caller": None, "accepted_before": None, "all": False}
+NOTHING = {
+    "agent": None,
+    "template": None,
+    "caller": None,
+    "accepted_before": None,
+    "all": False,
+    "skip_scheduled": False,
+}
 
 
 @pytest.mark.parametrize(
@@ -18,6 +25,7 @@ NOTHING = {"agent": None, "template": None, "caller": None, "accepted_before": N
         ({"agent": "orders"}, {"agent": "orders"}),
         ({"template": "a", "caller": "b"}, {"template": "a", "caller": "b"}),
         ({"all": True}, {"all": True}),
+        ({"all": True, "skip_scheduled": True}, {"all": True, "skip_scheduled": True}),
         (
             {"accepted_before": "2027-01-31T12:00:00Z", "agent": "orders"},
             {"accepted_before": "2027-01-31T12:00:00Z", "agent": "orders"},
@@ -33,6 +41,8 @@ def test_a_filter_that_names_nothing_is_refused():
     """All waiting mail is never meant by forgetting."""
     with pytest.raises(PostroomError, match="--all"):
         read_filter(argparse.Namespace(**NOTHING))
+    with pytest.raises(PostroomError, match="--all"):
+        read_filter(argparse.Namespace(**NOTHING | {"skip_scheduled": True}))
 
 
 @pytest.mark.parametrize("text", ["2h", "1.5h", "2027-01-31T12:00:00Z", "2027-01-31T12:00:00+02:00"])

@@ -2,13 +2,13 @@
 -- ARGV: 5 verb (pause, release, cancel, expire), 6 only count, 7 template or '', 8 caller or '', 9 accepted before
 --       ms or 0, 10 priority to go on with, 11 score and 12 id of the last message that was looked at there, or '',
 --       13 most messages to look at, 14 most to change, 15 the act's id, 16 who, 17 why, 18 ms since the epoch when
---       what is held goes on by itself, or 0.
+--       what is held goes on by itself, or 0, 19 leave out what is scheduled.
 -- Returns {priority to go on with or '', score, id, changed here, too late here, changed in the whole act, too late
 -- in the whole act, 1 where a round should be rung for, what is told of those that ended (`end_untried`) …}.
 -- The sums of the whole act lie beside the queues and are written with them: a caller that lost an answer goes on
 -- from where it was and is told everything that was done.
 local verb, counts_only = ARGV[5], ARGV[6] == '1'
-local template, caller, before = ARGV[7], ARGV[8], tonumber(ARGV[9])
+local template, caller, before, skips_scheduled = ARGV[7], ARGV[8], tonumber(ARGV[9]), ARGV[19] == '1'
 local look, change = tonumber(ARGV[13]), tonumber(ARGV[14])
 local SUM, LATE = PREFIX .. 'act:' .. AGENT .. ':' .. ARGV[15], PREFIX .. 'late:' .. AGENT .. ':' .. ARGV[15]
 local SUM_MS, MOST_BYTES = 86400000, 262144
@@ -19,14 +19,15 @@ local halt = read_halt()
 local done, late, freed, ended, bytes = 0, 0, false, {}, 0
 local some_were_late = not counts_only and redis.call('EXISTS', LATE) == 1
 
-local matches_all = template == '' and caller == '' and before == 0
+local matches_all = template == '' and caller == '' and before == 0 and not skips_scheduled
 local function matches(id)
     if matches_all then return true end
-    local v = redis.call('HMGET', record_key(id), 't', 'd', 'a')
+    local v = redis.call('HMGET', record_key(id), 't', 'd', 'a', 'na', 'rs')
     if not v[3] then return false end
     if template ~= '' and string.sub(v[1] or '', 1, #template + 1) ~= template .. '@' then return false end
     if caller ~= '' and v[2] ~= caller then return false end
-    return before == 0 or tonumber(v[3]) < before
+    if before ~= 0 and tonumber(v[3]) >= before then return false end
+    return not (skips_scheduled and not v[5] and tonumber(v[4] or now) > now)  -- a reason: it waits for another attempt
 end
 
 -- Held mail is scored by the end of its hold, or of its time, so that it is in nobody's way until then.

@@ -27,15 +27,23 @@ app.kubernetes.io/instance: {{ .root.Release.Name }}
 app.kubernetes.io/component: {{ .component }}
 {{- end -}}
 
-{{- define "postroom.labels" -}}
+{{/* What the chart itself says of an object, by which some of it is found. */}}
+{{- define "postroom.ownLabels" -}}
 {{ include "postroom.selectorLabels" . }}
 app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
 app.kubernetes.io/part-of: postroom
 app.kubernetes.io/managed-by: {{ .root.Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" }}
-{{- with .root.Values.commonLabels }}
-{{ toYaml . }}
-{{- end }}
+{{- end -}}
+
+{{/* All labels of an object, each once: the chart's own, `labels` of this object, `commonLabels`, in this order. */}}
+{{- define "postroom.labels" -}}
+{{- toYaml (merge (dict) (include "postroom.ownLabels" . | fromYaml) (.labels | default dict) (.root.Values.commonLabels | default dict)) -}}
+{{- end -}}
+
+{{/* Those that an upgrade of the chart leaves as they are: a pod that has others is made anew. */}}
+{{- define "postroom.lastingLabels" -}}
+{{- toYaml (omit (include "postroom.labels" . | fromYaml) "helm.sh/chart" "app.kubernetes.io/version") -}}
 {{- end -}}
 
 {{/* name, labels and annotations of an object: (dict "root" $ "component" "api" "name" "x" "annotations" dict) */}}
@@ -44,9 +52,6 @@ name: {{ .name }}
 namespace: {{ .root.Release.Namespace }}
 labels:
   {{- include "postroom.labels" . | nindent 2 }}
-  {{- with .labels }}
-  {{- toYaml . | nindent 2 }}
-  {{- end }}
 {{- with merge (dict) (.annotations | default dict) .root.Values.commonAnnotations }}
 annotations:
   {{- toYaml . | nindent 2 }}
@@ -258,11 +263,7 @@ preStop:
 {{- $root := .root -}}
 metadata:
   labels:
-    {{- include "postroom.labels" . | nindent 4 }}
-    postroom/scraped: "true"
-    {{- with .values.podLabels }}
-    {{- toYaml . | nindent 4 }}
-    {{- end }}
+    {{- include "postroom.labels" (merge (dict "labels" (merge (dict "postroom/scraped" "true") (.values.podLabels | default dict))) .) | nindent 4 }}
   annotations:
     kubectl.kubernetes.io/default-container: postroom
     {{- if and $root.Values.config.toml $root.Values.config.restartOnChange }}
@@ -339,6 +340,20 @@ spec:
 
 {{- define "postroom.workerReplicas" -}}
 {{- if eq .Values.worker.scaling.kind "none" }}{{ .Values.worker.replicas }}{{ else }}{{ .Values.worker.scaling.minReplicas }}{{ end -}}
+{{- end -}}
+
+{{/*
+What KEDA asks: the seconds that the pods are each worth `oldestDueSeconds` of, so one pod more than the fewest for each of them.
+No worker helps an agent that a person paused, nor one that has a channel standing still and sends over no other.
+*/}}
+{{- define "postroom.workersWanted" -}}
+{{- $ns := printf "namespace=%q" .Release.Namespace -}}
+query: >-
+  (max(max by (agent) (postroom_oldest_due_seconds{ {{- $ns -}} })
+  unless on (agent) (max by (agent) (postroom_agent_paused{ {{- $ns -}} }) == 1)
+  unless on (agent) (max by (agent) (postroom_channel_stopped{ {{- $ns -}} }) == 1
+  unless on (agent) sum by (agent) (rate(postroom_attempts_total{ {{- $ns -}} ,outcome="sent"}[5m])) > 0))
+  or vector(0)) + {{ mul .Values.worker.scaling.oldestDueSeconds (sub .Values.worker.scaling.minReplicas 1) }}
 {{- end -}}
 
 {{/* The configuration file: as it is given, and a section for each canary. */}}
