@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
+from postroom.aiohttp_log import tame_aiohttp
 from postroom.errors import PostroomError
 from postroom.inbox.guard import PAGE_POLICY, known_hosts, problems, strict_headers
 from postroom.preview.folder import Seen, WatchedFolder
@@ -109,6 +110,7 @@ async def serve_preview(folder: WatchedFolder, port: int, tell: Callable[[str], 
         loop.add_signal_handler(number, stop.set)
     preview = Preview(folder)
     preview.look()
+    tame_aiohttp()
     runner = web.AppRunner(preview.app(), handle_signals=False, access_log=None, shutdown_timeout=0.2)
     await runner.setup()
     listening = _listen(port)
