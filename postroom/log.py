@@ -20,7 +20,6 @@ import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
 
 from postroom import __version__
-from postroom.aiohttp_log import tame_aiohttp
 from postroom.settings import Settings
 
 _encoder = msgspec.json.Encoder(enc_hook=str)
@@ -56,7 +55,6 @@ def configure_logging(settings: Settings, service: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(settings.log_level_number)
-    tame_aiohttp()
     for name, level in QUIET.items():
         logging.getLogger(name).setLevel(max(level, settings.log_level_number))
 

@@ -115,7 +115,7 @@ _BOTH = (
     _event("config.not_applied", "both", "error", "generation error frames", "A defect in taking over a reload."),
     _event("config.warning", "both", "warning", "pointer detail", "It starts, but probably not as it was meant."),
     _event("task.crashed", "both", "error", "task error frames", "A defect; the task begins anew after a second."),
-    _event("port.crashed", "both", "error", "logger error frames", "A defect in what answers on the metrics port."),
+    _event("port.crashed", "both", "error", "error frames", "A defect in what answers on the metrics port."),
     _event("redis.unavailable", "both", "warning", "kind detail at", "Told once an outage and cause (`detail`), such as a password that Redis refuses; `at` is `start` while starting."),
     _event("redis.recovered", "both", "info", "", "The end of it."),
     _event("redis.not_durable", "both", "warning", "remedy", "No append-only file."),

@@ -8,8 +8,8 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
-from postroom.aiohttp_log import tame_aiohttp
 from postroom.dev.ports import HOST
+from postroom.port_log import PortLog
 
 
 class _Shown(Collector):
@@ -36,8 +36,7 @@ async def serve_merged(port: int, sources: dict[str, int]) -> web.AppRunner:
     app = web.Application()
     app.router.add_get("/metrics", metrics)
     app.router.add_route("*", "/admin/{rest:.*}", admin)
-    tame_aiohttp()
-    runner = web.AppRunner(app, access_log=None)
+    runner = web.AppRunner(app, access_log=None, logger=PortLog())
     await runner.setup()
     await web.TCPSite(runner, HOST, port).start()
     return runner

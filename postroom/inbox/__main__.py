@@ -9,7 +9,6 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
-from postroom.aiohttp_log import tame_aiohttp
 from postroom.ids import is_message_id
 from postroom.inbox.app import ListenError, Settings, serve
 from postroom.inbox.refs import Resolve
@@ -24,7 +23,6 @@ def main(arguments: list[str] | None = None) -> None:
     """Run until SIGTERM or Ctrl-C. Ends with status 1 and one line when it cannot start."""
     options = _parser().parse_args(arguments)
     _log_as_json()
-    tame_aiohttp()
     settings = Settings(
         host=options.host,
         http_port=options.http_port,
