@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from postroom.ledger import keys
-from postroom.ledger.errors import LedgerUnavailableError
+from postroom.ledger.refusals import unreachable
 from postroom.templates import Template, TemplatesError
 
 KEPT = 200  # versions that a process remembers beside those of its folder
@@ -88,7 +88,7 @@ class Library:
         try:
             source = await self._client.get(keys.template_key(name, version))
         except (RedisError, OSError) as error:
-            raise LedgerUnavailableError("cannot reach Redis") from error
+            raise unreachable(error) from error
         if source is None:
             raise UnknownTemplateError(name)
         try:
@@ -121,7 +121,7 @@ async def store_version(template: Template, client: Redis, by: str) -> bool:
         await client.lpush(history, _encode(publication_of(template.version, by)))  # type: ignore[misc]
         await client.ltrim(history, 0, KEPT_PUBLICATIONS - 1)  # type: ignore[misc]
     except (RedisError, OSError) as error:
-        raise LedgerUnavailableError("cannot reach Redis") from error
+        raise unreachable(error) from error
     return True
 
 
@@ -134,5 +134,5 @@ async def versions_of(name: str, client: Redis) -> list[Publication]:
     try:
         rows = await client.lrange(keys.template_history_key(name), 0, -1)  # type: ignore[misc]
     except (RedisError, OSError) as error:
-        raise LedgerUnavailableError("cannot reach Redis") from error
+        raise unreachable(error) from error
     return [_decode(row) for row in rows]

@@ -97,7 +97,7 @@ _WORKER = (
     _event("breaker.probe_failed", "worker", "info", _FAULT, "It was tried, and stands still on."),
     _event("breaker.closed", "worker", "info", "agent channel", "It works again."),
     _event("ring.failed", "worker", "warning", "agent", "arq's Redis did not answer; the sweep takes over."),
-    _event("arq.restarted", "worker", "warning", "error", "arq's worker ended, and another was built."),
+    _event("arq.restarted", "worker", "warning", "error", "arq's worker ended, and another was built: told once an outage and kind of error."),
     _event("outcomes.unwritten", "worker", "error", "count", "At the end of the grace Redis had not taken them; those messages will be ambiguous."),
     _event("round.crashed", "worker", "error", "agent error frames", "A defect; the sweep rings for the agent again."),
     _event("lane.crashed", "worker", "error", "agent error frames", "A defect; the lane's mail went back."),
@@ -115,7 +115,8 @@ _BOTH = (
     _event("config.not_applied", "both", "error", "generation error frames", "A defect in taking over a reload."),
     _event("config.warning", "both", "warning", "pointer detail", "It starts, but probably not as it was meant."),
     _event("task.crashed", "both", "error", "task error frames", "A defect; the task begins anew after a second."),
-    _event("redis.unavailable", "both", "warning", "kind detail at", "Told once an outage; `at` is `start` while starting."),
+    _event("port.crashed", "both", "error", "error frames", "A defect in what answers on the metrics port."),
+    _event("redis.unavailable", "both", "warning", "kind detail at", "Told once an outage and cause (`detail`), such as a password that Redis refuses; `at` is `start` while starting."),
     _event("redis.recovered", "both", "info", "", "The end of it."),
     _event("redis.not_durable", "both", "warning", "remedy", "No append-only file."),
 )  # fmt: skip

@@ -13,7 +13,7 @@ from redis.exceptions import RedisError
 from structlog.typing import FilteringBoundLogger
 
 from postroom.ledger import keys
-from postroom.ledger.errors import LedgerUnavailableError
+from postroom.ledger.refusals import unreachable
 from postroom.library import Library, Publication, UnknownTemplateError, publication_of, store_version
 from postroom.templates import Template, TemplateSet
 
@@ -86,7 +86,7 @@ class Shelf:
                 return
             rows = await self._client.hgetall(keys.TEMPLATES_KEY)  # type: ignore[misc]
         except (RedisError, OSError) as error:
-            raise LedgerUnavailableError("cannot reach Redis") from error
+            raise unreachable(error) from error
         for field, value in rows.items():
             if (name := field.decode()) != keys.TEMPLATES_COUNTER:
                 await self._take(name, _decode(value))
@@ -111,7 +111,7 @@ class Shelf:
         try:
             await pipe.execute()
         except (RedisError, OSError) as error:
-            raise LedgerUnavailableError("cannot reach Redis") from error
+            raise unreachable(error) from error
 
     async def _restore(self) -> None:
         for name, publication in self._published.items():

@@ -1,6 +1,5 @@
 """What both processes do before they start: load everything, look at Redis, and say clearly what is wrong."""
 
-import asyncio
 import gc
 import os
 import signal
@@ -16,12 +15,12 @@ from postroom.errors import ConfigError, PostroomError
 from postroom.ledger.clients import reading_client
 from postroom.ledger.errors import LedgerUnavailableError
 from postroom.ledger.watch import Watch
+from postroom.outage import kind_of
 from postroom.settings import Settings
 from postroom.templates import Template, TemplateFault, TemplatesError, TemplateSet
 from postroom.templates.folder import read_folder
 from postroom.templates.judging import judge
 
-REDIS_SECONDS = 3.0
 YOUNG_OBJECTS = 20_000
 
 
@@ -70,10 +69,9 @@ async def check_redis(config: Config, log: FilteringBoundLogger) -> None:
         log.warning("config.warning", pointer=warning.pointer, detail=warning.detail)
     client = reading_client(config.redis.url)
     try:
-        async with asyncio.timeout(REDIS_SECONDS):
-            fitness = await Watch(client).fitness()
-    except (LedgerUnavailableError, TimeoutError):
-        log.warning("redis.unavailable", at="start")
+        fitness = await Watch(client).fitness()
+    except LedgerUnavailableError as error:
+        log.warning("redis.unavailable", kind=kind_of(error), detail=str(error), at="start")
         return
     finally:
         await client.aclose()

@@ -10,6 +10,8 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from postroom.errors import PostroomError
 from postroom.heart import Heart
+from postroom.log import get_logger
+from postroom.port_log import PortLog
 
 
 class PortTakenError(PostroomError):
@@ -36,12 +38,13 @@ class Telemetry:
         self._refresh = refresh
         self._ready = ready
         self._heart = heart
+        self._log = get_logger()
         app = web.Application()
         app.router.add_get("/metrics", self._metrics)
         app.router.add_get("/livez", self._livez)
         app.router.add_get("/readyz", self._readyz)
         app.add_routes(routes)
-        self._runner = web.AppRunner(app, access_log=None)
+        self._runner = web.AppRunner(app, access_log=None, logger=PortLog(self._tell_crash))
 
     async def __aenter__(self) -> Self:
         await self._runner.setup()
@@ -58,6 +61,9 @@ class Telemetry:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._runner.cleanup()
+
+    def _tell_crash(self, error: BaseException | None) -> None:
+        self._log.error("port.crashed", exc_info=error)
 
     async def _metrics(self, _request: web.Request) -> web.Response:
         await self._refresh()

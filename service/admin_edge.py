@@ -13,13 +13,15 @@ from structlog.typing import FilteringBoundLogger
 
 from postroom.decode import convert
 from postroom.errors import Code, RefusedError
-from postroom.ledger.errors import LedgerError
+from postroom.ledger.errors import LedgerError, LedgerUnavailableError, LedgerUnconfirmedError
+from postroom.ledger.refusals import UNANSWERED
 from postroom.metrics import EdgeMetrics
 from service.auth import Authenticator, Identity
 from service.problem import problem_of
 
 LARGEST_BODY = 16_384
 BODY_SECONDS = 5.0
+ANSWER_SECONDS = 8.0  # the longest: a read, then an act that has the time of the operators' pipe
 SCOPE = "admin"
 RETRY_SECONDS = 2
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
@@ -81,12 +83,14 @@ class AdminEdge:
                 _check_query(request, taken=query)
             body = await _read_body(request) if request.method == "POST" else b""
             call = Call(identity, request_id, dict(request.match_info), dict(request.query), body)
-            value = await handler(call)
+            async with asyncio.timeout(ANSWER_SECONDS):
+                value = await handler(call)
         except RefusedError as error:
             return _refuse(error, request_id)
-        except LedgerError:
-            text = "The ledger did not answer in time. Ask again: every act may be repeated."
-            return _refuse(RefusedError(Code.UNAVAILABLE, text, retry_after=RETRY_SECONDS), request_id)
+        except TimeoutError:
+            return _refuse(_not_done(LedgerUnconfirmedError(UNANSWERED)), request_id)
+        except (LedgerUnavailableError, LedgerUnconfirmedError) as error:
+            return _refuse(_not_done(error), request_id)
         except Exception:  # noqa: BLE001  the last line of defence: logged and answered as a problem
             self._log.exception("request.crashed", request_id=request_id)
             text = "An unexpected error happened; it has been logged."
@@ -134,6 +138,18 @@ async def _read_body(request: web.Request) -> bytes:
     except (web.PayloadAccessError, ConnectionError, ValueError):
         raise RefusedError(Code.BAD_REQUEST, "The body ended early or was not framed rightly.") from None
     return bytes(chunks)
+
+
+def _not_done(error: LedgerError) -> RefusedError:
+    """Return the refusal of what Redis did not do, or perhaps did; the error's own text says why."""
+    surely = isinstance(error, LedgerUnavailableError)
+    what = "Nothing was done; ask again." if surely else "Ask again: every act may be repeated."
+    return RefusedError(Code.UNAVAILABLE, f"{_sentence(error)} {what}", retry_after=RETRY_SECONDS)
+
+
+def _sentence(error: LedgerError) -> str:
+    text = str(error)
+    return f"{text[:1].upper()}{text[1:]}."
 
 
 def _too_large() -> RefusedError:

@@ -15,13 +15,14 @@ from postroom.ledger.accept import Acceptance
 from postroom.ledger.changes import Journal, Notes
 from postroom.ledger.clients import end_tasks, open_pipe, reading_client
 from postroom.ledger.digests import Digests
-from postroom.ledger.errors import LedgerUnavailableError, LedgerUnconfirmedError
+from postroom.ledger.errors import LedgerFullError, LedgerUnavailableError, LedgerUnconfirmedError
 from postroom.ledger.files import Files
 from postroom.ledger.reading import Reading
 from postroom.ledger.watch import FULL_SHARE, Watch
 from postroom.library import publish_templates
 from postroom.metrics import EdgeMetrics
 from postroom.origin import Origin
+from postroom.outage import Outage
 from postroom.shelf import Shelf
 from postroom.supervise import supervise
 from postroom.templates import TemplateSet
@@ -50,7 +51,8 @@ class Desk:
         self.redis_ok: bool | None = None  # not looked yet
         self._log = log
         self._folder = templates
-        self._published = False
+        self._published = self._emptied = False
+        self._outage = Outage(log)
         url, replicas = config.redis.url, config.redis.min_replicas_ack
         self._pipes = [
             open_pipe(
@@ -148,34 +150,46 @@ class Desk:
             self.heart.beat("look")
 
     async def _look(self) -> None:
-        """See whether Redis is there, keeps what it is given, and has room; and keep the digest key in it."""
+        """See whether Redis is there, keeps what it is given, and has room; and keep in it what must be there."""
         try:
             fitness = await self.watch.fitness()
-            own = self._digests.key if self._digests else None
-            key, emptied = await self.watch.digest_key(own)
-            self._published = self._published and not emptied
-            await self._publish_templates()
-            await self.shelf.refresh(emptied=emptied)
-        except LedgerUnavailableError:
+            prepared = await self._prepare()
+        except LedgerUnavailableError as error:
             self._mark(ok=False)
+            self._outage.failed(error)
             # With the key known, accepting goes on trying: each answer is then the truth about that call.
             if self._digests is None:
                 self._refusal = unavailable()
             return
         self._mark(ok=True)
-        if key != own:
-            self._digests = Digests(key)
+        self._outage.over()
         if fitness.evicts:
             if self._refusal is None:
                 self._log.error("redis.evicts", policy=fitness.evicts)
             self._refusal = unavailable()
-        elif fitness.memory_share >= FULL_SHARE:
+        elif fitness.memory_share >= FULL_SHARE or not prepared:
             self._refusal = storage_full()
         else:
             self._refusal = None
 
+    async def _prepare(self) -> bool:
+        """Put into Redis what must be there before the first 202, and again where it was emptied; False: it is full."""
+        own = self._digests.key if self._digests else None
+        try:
+            key, emptied = await self.watch.digest_key(own)
+            if key != own:
+                self._digests = Digests(key)
+            self._emptied = self._emptied or emptied
+            self._published = self._published and not emptied
+            await self._publish_templates()
+            await self.shelf.refresh(emptied=self._emptied)
+        except LedgerFullError:
+            return False
+        self._emptied = False
+        return True
+
     async def _publish_templates(self) -> None:
-        """Publish before the first 202, and again into an emptied Redis: every worker must find a version."""
+        """Publish where that was not done: every worker must find a version."""
         if not self._published:
             for template in await publish_templates(self._folder, self.client):
                 self.notes("template.published", template=template.name, template_version=template.version)
@@ -183,8 +197,4 @@ class Desk:
 
     def _mark(self, *, ok: bool) -> None:
         self.metrics.redis_up.set(ok)
-        if ok and self.redis_ok is False:
-            self._log.info("redis.recovered")
-        elif not ok and self.redis_ok is not False:
-            self._log.warning("redis.unavailable")
         self.redis_ok = ok

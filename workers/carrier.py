@@ -18,6 +18,7 @@ from postroom.ledger.errors import LedgerError
 from postroom.ledger.finished import Finished
 from postroom.ledger.limits import Pace
 from postroom.ledger.reading import Reading
+from postroom.outage import Outage, kind_of
 from postroom.outcome import ChannelFault
 from workers.account import Account
 from workers.attempt import Attempt
@@ -66,7 +67,7 @@ class Carrier:
         self._rounds: dict[str, Round] = {}
         self._beside: set[asyncio.Task[Any]] = set()
         self._lanes = 0
-        self._ledger_ok = True
+        self._outage = Outage(self.log)
 
     async def deliver(self, agent: str) -> None:
         """Run a round for the agent, one at a time. Never raises: a round is only an alarm clock."""
@@ -178,20 +179,15 @@ class Carrier:
         self.metrics.lanes.set(self._lanes)
 
     def ledger_failed(self, error: LedgerError) -> None:
-        """Count a failed call of the ledger; the first of an outage is told."""
-        kind = type(error).__name__.removeprefix("Ledger").removesuffix("Error").lower() or "script"
-        self.metrics.redis_errors.labels(kind).inc()
+        """Count a failed call of the ledger, and tell of an outage."""
+        self.metrics.redis_errors.labels(kind_of(error)).inc()
         self.metrics.redis_up.set(0)
-        if self._ledger_ok:
-            self._ledger_ok = False
-            self.log.warning("redis.unavailable", kind=kind, detail=str(error))
+        self._outage.failed(error)
 
     def ledger_answered(self) -> None:
         """Tell of the end of an outage."""
         self.metrics.redis_up.set(1)
-        if not self._ledger_ok:
-            self._ledger_ok = True
-            self.log.info("redis.recovered")
+        self._outage.over()
 
     def drain(self) -> None:
         """Begin nothing more; let every lane finish the message in hand and give the rest back."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 
@@ -37,6 +38,9 @@ from workers.carrier import Carrier
 from workers.upkeep import Sweep, keep_renewing
 
 PIPE_SECONDS = 5.0
+STEADY_SECONDS = (
+    30.0  # an arq worker that ran so long has seen the end of the trouble that ended the one before
+)
 # Connecting (10 s) and the answer to the dot (120 s) are the longest a message in hand can take.
 DRAIN_SECONDS = 130.0
 FLUSH_SECONDS = 10.0
@@ -158,9 +162,10 @@ class WorkerProcess:
 
     async def _keep_fetching(self, carrier: Carrier, arq: rounds.RoundsPool) -> None:
         """Fetch rounds with an arq worker, and with another one whenever it gives up."""
-        failures = 0
+        failures, told = 0, set[str]()
         job_seconds = carrier.round_seconds + DRAIN_SECONDS + 60
         while not self._stopping.is_set():
+            begun = time.monotonic()
             worker = rounds.RoundsWorker(arq, carrier.deliver, job_seconds=job_seconds)
             running = asyncio.create_task(worker.run())
             stopping = asyncio.create_task(self._stopping.wait())
@@ -170,8 +175,12 @@ class WorkerProcess:
                 await end_tasks(running, stopping)
                 return
             await end_tasks(stopping)
-            error = running.exception()
-            self._log.warning("arq.restarted", error=type(error).__name__)
+            if time.monotonic() - begun >= STEADY_SECONDS:
+                told.clear()
+            error = type(running.exception()).__name__
+            if error not in told:
+                told.add(error)
+                self._log.warning("arq.restarted", error=error)
             # Rounds that are running go on: they belong to the carrier, not to arq's worker.
             carrier.adopt(worker.abandon())
             await asyncio.sleep(RESTART_PAUSES[min(failures, len(RESTART_PAUSES) - 1)])

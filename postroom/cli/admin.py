@@ -11,7 +11,7 @@ from typing import Any
 from postroom.cli.call import UNREACHABLE, call, read_token, read_url
 from postroom.errors import Code, PostroomError
 
-TRIES, PAUSE = 5, 0.5
+PATIENCE, PAUSE = 2.0, 0.5  # seconds; an API tells of a Redis that hangs after as long, and is asked once
 TIMEOUT = 15.0
 WHERE = "is it the metrics port of an API of this version?"
 NO_PATH = "No such path"  # as any port of the API says it
@@ -19,7 +19,7 @@ DEV_TOKEN = Path(".postroom/admin-token")
 
 
 class AdminApi:
-    """Calls of the admin port. All acts may be repeated, so a broken connection or a 503 is tried again."""
+    """Calls of the admin port. All acts may be repeated, so a broken connection or a 503 is tried again for a while."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         url = _option(options, "admin_url", "POSTROOM_ADMIN_URL") or _default_url()
@@ -38,11 +38,18 @@ class AdminApi:
         return self._ask("POST", path, {"as": self._me, **given})
 
     def _ask(self, method: str, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
-        for tries in range(1, TRIES + 1):
+        last = time.monotonic() + PATIENCE
+        while True:
             try:
                 status, answer = call(method, self._url + path, self._token, body, timeout=TIMEOUT)
             except UNREACHABLE as error:
-                if tries == TRIES or isinstance(getattr(error, "reason", None), ConnectionRefusedError):
+                reason = getattr(error, "reason", error)
+                if isinstance(reason, TimeoutError):
+                    raise PostroomError(
+                        f"no answer from {self._url} in {TIMEOUT:.0f} seconds: what listens there hangs, "
+                        "or is no API"
+                    ) from None
+                if time.monotonic() > last or isinstance(reason, ConnectionRefusedError):
                     raise PostroomError(
                         f"nothing answers at {self._url}: this is the metrics port of the API; "
                         "give it with --admin-url or POSTROOM_ADMIN_URL"
@@ -50,10 +57,9 @@ class AdminApi:
             else:
                 if status == 200:
                     return answer
-                if status != 503 or tries == TRIES:
+                if status != 503 or time.monotonic() > last:
                     raise PostroomError(_explain(status, answer))
             time.sleep(PAUSE)
-        raise AssertionError("unreachable")
 
 
 def names_admin_port(options: argparse.Namespace) -> bool:

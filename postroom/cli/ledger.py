@@ -22,8 +22,8 @@ def check_ledger(*, quick: bool) -> int:
     config = load_config(read_settings(os.environ).config, os.environ)
     try:
         rows, verdict = asyncio.run(_look(config.redis.url, quick=quick))
-    except LedgerUnavailableError:
-        raise PostroomError("Redis does not answer") from None
+    except LedgerUnavailableError as error:
+        raise PostroomError(str(error)) from None
     _print_rows(rows)
     wrong = [row for row in rows if row.unaccounted]
     if verdict is not None:

@@ -118,5 +118,5 @@ def _ask_redis(question: Callable[[Redis], Awaitable[T]]) -> tuple[Config, T]:
 
     try:
         return config, asyncio.run(ask())
-    except LedgerUnavailableError:
-        raise PostroomError("Redis does not answer") from None
+    except LedgerUnavailableError as error:
+        raise PostroomError(str(error)) from None

@@ -9,6 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
 from postroom.dev.ports import HOST
+from postroom.port_log import PortLog
 
 
 class _Shown(Collector):
@@ -35,7 +36,7 @@ async def serve_merged(port: int, sources: dict[str, int]) -> web.AppRunner:
     app = web.Application()
     app.router.add_get("/metrics", metrics)
     app.router.add_route("*", "/admin/{rest:.*}", admin)
-    runner = web.AppRunner(app, access_log=None)
+    runner = web.AppRunner(app, access_log=None, logger=PortLog())
     await runner.setup()
     await web.TCPSite(runner, HOST, port).start()
     return runner

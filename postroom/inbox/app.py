@@ -14,6 +14,7 @@ from postroom.inbox.guard import known_hosts, problems, strict_headers
 from postroom.inbox.keys import INFO, MAILBOX, Info
 from postroom.inbox.mailbox import Mailbox
 from postroom.inbox.refs import Resolve
+from postroom.port_log import PortLog
 
 SHUTDOWN_SECONDS = 1.0
 
@@ -61,7 +62,13 @@ async def serve(settings: Settings, resolve: Resolve | None = None) -> AsyncIter
 
         info = Info(f"{_shown(settings.host)}:{running.smtp_port}", settings.api_url)
         app = create_app(mailbox, info, (settings.host, *settings.allowed_hosts))
-        runner = web.AppRunner(app, handle_signals=False, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS)
+        runner = web.AppRunner(
+            app,
+            handle_signals=False,
+            access_log=None,
+            logger=PortLog(),
+            shutdown_timeout=SHUTDOWN_SECONDS,
+        )
         stack.push_async_callback(runner.cleanup)
         await runner.setup()
         await web.SockSite(runner, http).start()

@@ -8,7 +8,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from postroom.ledger import keys
-from postroom.ledger.errors import LedgerUnavailableError
+from postroom.ledger.refusals import unreachable
 from postroom.ledger.scripts import load_scripts
 
 ENDS = ("sent", "partly_sent", "failed", "expired", "cancelled", "suppressed", "unconfirmed")
@@ -75,7 +75,7 @@ class Balance:
         try:
             replies = await pipe.execute()
         except (RedisError, OSError) as error:
-            raise LedgerUnavailableError("cannot reach Redis") from error
+            raise unreachable(error) from error
         return sorted((_read_row(row) for reply in replies for row in reply), key=lambda row: row.agent)
 
     async def agents(self) -> set[str]:
@@ -94,7 +94,7 @@ class Balance:
                 await self._judge(batch, verdict)
                 tell(verdict)
         except (RedisError, OSError) as error:
-            raise LedgerUnavailableError("cannot reach Redis") from error
+            raise unreachable(error) from error
         return verdict
 
     async def _judge(self, names: list[bytes], verdict: Verdict) -> None:

@@ -5,8 +5,8 @@ from msgspec import Struct
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from postroom.ledger.errors import LedgerUnavailableError
 from postroom.ledger.keys import CANARIES_KEY
+from postroom.ledger.refusals import unreachable
 
 CALLER = "postroom.canary"  # who they are from, as records name it; no configured caller can be called so
 
@@ -38,7 +38,7 @@ class Canaries:
         try:
             (stored,) = await pipe.execute()
         except (RedisError, OSError) as error:
-            raise LedgerUnavailableError("cannot reach Redis") from error
+            raise unreachable(error) from error
         found = {}
         for agent, value in stored.items():
             try:
@@ -54,4 +54,4 @@ class Canaries:
         try:
             await pipe.execute()
         except (RedisError, OSError) as error:
-            raise LedgerUnavailableError("cannot reach Redis") from error
+            raise unreachable(error) from error

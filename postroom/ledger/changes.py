@@ -10,6 +10,7 @@ from structlog.typing import FilteringBoundLogger
 
 from postroom.ledger.errors import LedgerUnavailableError
 from postroom.ledger.keys import CHANGES_KEY
+from postroom.ledger.refusals import unreachable
 
 KEPT = 2000
 VALUE_LIMIT = 200
@@ -45,7 +46,7 @@ class Journal:
         try:
             await self._client.xadd(CHANGES_KEY, fields, maxlen=KEPT, approximate=True)
         except (RedisError, OSError) as error:
-            raise LedgerUnavailableError("cannot reach Redis") from error
+            raise unreachable(error) from error
 
     async def since(self, ms: int) -> list[Change]:
         """Return the entries since a moment, in ms since the epoch, oldest first.
@@ -56,7 +57,7 @@ class Journal:
         try:
             rows = await self._client.xrange(CHANGES_KEY, min=str(max(0, ms)))
         except (RedisError, OSError) as error:
-            raise LedgerUnavailableError("cannot reach Redis") from error
+            raise unreachable(error) from error
         return [_read(entry_id, fields) for entry_id, fields in rows]
 
 

@@ -10,7 +10,9 @@ from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from postroom.ledger.cluster import ClusterClient, ClusterPipe, connection_of
+from postroom.ledger.bounded import BoundedRedis
+from postroom.ledger.cluster import ClusterClient
+from postroom.ledger.cluster_pipe import ClusterPipe, connection_of
 from postroom.ledger.connection import told_when_lost
 from postroom.ledger.pipe import Observe, ScriptPipe
 from postroom.ledger.redis_url import is_cluster, open_pool, open_topology
@@ -48,6 +50,7 @@ def connection_maker(url: str) -> Callable[[], AbstractConnection]:
 def reading_client(url: str, *, timeout: float | None = 2.0) -> Redis:
     """Return a pooled client for reads: one quick retry, since a stale pooled connection is no outage.
 
+    A call, or a pipeline of them, takes `timeout` seconds at most, with connecting and the retry.
     For a cluster it is none of redis-py's, but has what the ledger uses of one.
     """
     options: dict[str, Any] = {
@@ -58,8 +61,10 @@ def reading_client(url: str, *, timeout: float | None = 2.0) -> Redis:
         **connection_options(url),
     }
     if is_cluster(url):
-        return cast(Redis, ClusterClient(open_topology(url), **options))
-    return Redis.from_pool(told_when_lost(open_pool(url, **options)))
+        return cast(Redis, ClusterClient(open_topology(url), seconds=timeout, **options))
+    client = cast(BoundedRedis, BoundedRedis.from_pool(told_when_lost(open_pool(url, **options))))
+    client.seconds = timeout
+    return client
 
 
 async def end_tasks(*tasks: asyncio.Task[Any]) -> None:

@@ -1,9 +1,4 @@
-"""The ledger on a Redis Cluster: scripts go to the node of their partition, reads to that of their key.
-
-Nobody follows an ASK. While a slot is being moved its partition stands still, on purpose: a script that touches many
-keys must not run where half of them have left. It asks for a key that nobody has before it does anything
-(`GUARD`), which a node that is giving the slot away refuses; so it changed nothing, and is tried again later.
-"""
+"""Reading the ledger on a Redis Cluster: each read goes to its key's node. Scripts: `postroom.ledger.cluster_pipe`."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -11,15 +6,12 @@ from typing import Any, TypeVar
 
 from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
-from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import MovedError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from postroom.ledger.bounded import bounded
 from postroom.ledger.connection import told_when_lost
-from postroom.ledger.errors import LedgerMovedError, LedgerUnavailableError
-from postroom.ledger.pipe import MakeConnection, Observe, ScriptPipe
-from postroom.ledger.scripts import load_scripts
 from postroom.ledger.topology import Node, Topology
 
 TRIES, PAUSE = 6, 0.05
@@ -29,76 +21,13 @@ NODE_BITS = 8  # of a scan's cursor: which node it is at
 T = TypeVar("T")
 
 
-class ClusterPipe:
-    """A `ScriptPipe` to each node, and calls that go to the one that serves their key."""
-
-    def __init__(
-        self,
-        topology: Topology,
-        make_connection: Callable[[Node], MakeConnection],
-        *,
-        deadline: float,
-        replicas: int = 0,
-        observe: Observe | None = None,
-    ) -> None:
-        """The options are those of a `ScriptPipe`; `make_connection` is given a node."""
-        self._topology = topology
-        self._make_connection = make_connection
-        self._deadline = deadline
-        self._replicas = replicas
-        self._observe = observe
-        self._pipes: dict[Node, ScriptPipe] = {}
-
-    @property
-    def flushes(self) -> int:
-        """How many round trips were made."""
-        return sum(pipe.flushes for pipe in self._pipes.values())
-
-    async def call(self, name: str, key: str, *args: Any) -> Any:
-        """Run a script on the node of its key; see `ScriptPipe.call`. One that surely did not run is sent on."""
-        for tries in range(TRIES):
-            pipe = self._pipe(await self._topology.node_of(key))
-            try:
-                return await pipe.call(name, key, *args)
-            except LedgerMovedError:
-                await self._topology.refresh()
-                if tries == TRIES - 1:
-                    raise
-                await asyncio.sleep(PAUSE)
-            except LedgerUnavailableError:
-                await (
-                    self._topology.refresh()
-                )  # for the next call: this one's owner knows if it may be repeated
-                raise
-        raise AssertionError("unreachable")
-
-    def begin(self, name: str, key: str, *args: Any) -> asyncio.Future[Any]:
-        """Have a script run without waiting; the future brings what `call` returns or raises."""
-        return asyncio.ensure_future(self.call(name, key, *args))
-
-    async def aclose(self) -> None:
-        """Wait for what is in flight, then close all connections."""
-        for pipe in self._pipes.values():
-            await pipe.aclose()
-
-    def _pipe(self, node: Node) -> ScriptPipe:
-        if node not in self._pipes:
-            self._pipes[node] = ScriptPipe(
-                self._make_connection(node),
-                deadline=self._deadline,
-                replicas=self._replicas,
-                observe=self._observe,
-                scripts=load_scripts(guarded=True),
-            )
-        return self._pipes[node]
-
-
 class ClusterClient:
     """What reading the ledger asks of a client, over all nodes. Not a Redis client, but what is used of one."""
 
-    def __init__(self, topology: Topology, **options: Any) -> None:
-        """`options` are those of the connections."""
+    def __init__(self, topology: Topology, *, seconds: float | None, **options: Any) -> None:
+        """A call, or a pipeline of them, takes so many `seconds` at most; `options` are those of the connections."""
         self._topology = topology
+        self.seconds = seconds
         self._options = options
         self._clients: dict[Node, Redis] = {}
 
@@ -129,7 +58,9 @@ class ClusterClient:
 
     async def info(self, section: str) -> dict[str, Any]:
         """Return the worst of what the primaries say: the fullest, any that evicts, any without a file."""
-        found = [await self._on(node, lambda c: c.info(section)) for node in await self._topology.primaries()]
+        async with bounded(self.seconds):
+            nodes = await self._topology.primaries()
+            found = [await self._on(node, lambda c: c.info(section)) for node in nodes]
         worst = max(found, key=lambda i: int(i.get("used_memory", 0)) / (int(i.get("maxmemory", 0)) or 1e18))
         policies = [
             i["maxmemory_policy"] for i in found if i.get("maxmemory_policy", "noeviction") != "noeviction"
@@ -146,6 +77,10 @@ class ClusterClient:
 
     async def scan(self, cursor: int, *, match: str, count: int) -> tuple[int, list[bytes]]:
         """Look through the keys of one node after the other; the cursor says which."""
+        async with bounded(self.seconds):
+            return await self._scan(cursor, match, count)
+
+    async def _scan(self, cursor: int, match: str, count: int) -> tuple[int, list[bytes]]:
         nodes = await self._topology.primaries()
         at, inner = cursor & ((1 << NODE_BITS) - 1), cursor >> NODE_BITS
         if at >= len(nodes):
@@ -197,6 +132,10 @@ class ClusterClient:
         return Redis.from_pool(pool).pubsub(**options)
 
     async def _at(self, key: str | bytes, call: Callable[[Redis], Awaitable[Any]]) -> Any:
+        async with bounded(self.seconds):
+            return await self._follow(key, call)
+
+    async def _follow(self, key: str | bytes, call: Callable[[Redis], Awaitable[Any]]) -> Any:
         for tries in range(TRIES):
             try:
                 return await self._on(await self._topology.node_of(key), call)
@@ -233,6 +172,10 @@ class ClusterPipeline:
 
     async def execute(self) -> list[Any]:
         """Send all and return the replies. `time` is asked of the node of the first key."""
+        async with bounded(self._client.seconds):
+            return await self._execute()
+
+    async def _execute(self) -> list[Any]:
         slots: dict[bytes | str, list[int]] = {}
         keys = [_key_of(name, args) for name, args, _ in self._commands]
         first = next((key for key in keys if key is not None), "pr:digest-key")
@@ -272,12 +215,3 @@ def _tag_of(key: str | bytes) -> str:
     """Return the hash tag of a partition, so that what lies together is asked for together."""
     text = key.decode() if isinstance(key, bytes) else key
     return text[: text.index("}")] if text.startswith("pr:{") else text
-
-
-def connection_of(topology: Topology, **options: Any) -> Callable[[Node], Callable[[], AbstractConnection]]:
-    """Return what makes single connections to a node, for a `ScriptPipe`."""
-
-    def of(node: Node) -> Callable[[], AbstractConnection]:
-        return told_when_lost(topology.pool(node, **options)).make_connection
-
-    return of

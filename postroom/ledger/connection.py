@@ -5,10 +5,12 @@ from typing import Any
 from redis._parsers.hiredis import NOT_ENOUGH_DATA
 from redis.asyncio import ConnectionPool
 from redis.asyncio.connection import AbstractConnection
-from redis.exceptions import BusyLoadingError
+from redis.exceptions import AuthenticationError, AuthorizationError, BusyLoadingError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 READ_BYTES = 64 * 1024
+# By their classes they are lost connections; here they are replies like others.
+REPLIES = (AuthenticationError, AuthorizationError, BusyLoadingError)
 
 
 def told_when_lost(pool: ConnectionPool) -> ConnectionPool:
@@ -30,6 +32,14 @@ def told_when_lost(pool: ConnectionPool) -> ConnectionPool:
     return pool
 
 
+def is_alive(connection: AbstractConnection) -> bool:
+    """False where the connection is not made, or the other side has ended it: what is sent then surely goes nowhere."""
+    if not connection.is_connected:
+        return False
+    reader: Any = connection._reader  # noqa: SLF001  redis-py has no public way to it
+    return not reader.at_eof() and reader.exception() is None
+
+
 async def read_replies(connection: AbstractConnection, count: int) -> list[Any]:
     """Return the next replies of a connection without deadlines of its own; refused calls are errors among them.
 
@@ -48,7 +58,7 @@ async def read_replies(connection: AbstractConnection, count: int) -> list[Any]:
             if not data:
                 raise RedisConnectionError("the connection was closed")
             reader.feed(data)
-        elif isinstance(reply, RedisConnectionError) and not isinstance(reply, BusyLoadingError):
+        elif isinstance(reply, RedisConnectionError) and not isinstance(reply, REPLIES):
             raise reply
         else:
             replies.append(reply)

@@ -8,8 +8,8 @@ from redis.exceptions import RedisError
 
 from postroom.ledger import keys
 from postroom.ledger.canaries import CALLER
-from postroom.ledger.errors import LedgerUnavailableError
 from postroom.ledger.record import Record, read_record
+from postroom.ledger.refusals import unreachable
 from postroom.states import State
 
 LOOKED_AT = 1000  # keys a step; between steps others have their turn
@@ -74,7 +74,7 @@ class Failures:
                 if cursor == 0 or len(found) >= most or time.monotonic() > until:
                     return Page(tuple(found), cursor or None)
         except (RedisError, OSError) as error:
-            raise LedgerUnavailableError("cannot reach Redis") from error
+            raise unreachable(error) from error
 
     async def _look_at(self, ids: list[str], wanted: Wanted) -> list[Failure]:
         if not ids:

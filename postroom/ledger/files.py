@@ -26,6 +26,7 @@ from postroom.ledger.keys import (
     upload_rest_key,
 )
 from postroom.ledger.pipe import Pipe
+from postroom.ledger.refusals import unreachable
 
 ACCEPT_MS = 600_000  # a file that was found for an accept stays so long; the accept itself has seconds
 LOOK_AGAIN_MS = 600_000
@@ -116,7 +117,7 @@ async def _over(client: Redis, key: str) -> list[str]:
         seconds, _ = await client.time()
         found = await client.zrangebyscore(key, "-inf", seconds * 1000, start=0, num=COLLECTED_AT_ONCE)
     except (RedisError, OSError) as error:
-        raise LedgerUnavailableError("cannot reach Redis") from error
+        raise unreachable(error) from error
     return [file.decode() for file in found]
 
 
@@ -157,7 +158,7 @@ class FileContents:
                 "Awaitable[bytes | None]", self._client.hget(file_key(file), "b")
             )
         except (RedisError, OSError) as error:
-            raise LedgerUnavailableError("cannot reach Redis") from error
+            raise unreachable(error) from error
         if found is not None:
             self._keep(file, found)
         return found

@@ -6,7 +6,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from postroom.ledger import keys
-from postroom.ledger.errors import LedgerUnavailableError
+from postroom.ledger.refusals import unreachable
 from postroom.ledger.standing import Standing, read_standing
 
 ASKED_AT_ONCE = 200
@@ -29,7 +29,7 @@ async def read_standings(client: Redis, agents: Iterable[str]) -> dict[str, Stan
         try:
             (seconds, micros), *hashes = await pipe.execute()
         except (RedisError, OSError) as error:
-            raise LedgerUnavailableError("cannot reach Redis") from error
+            raise unreachable(error) from error
         now = seconds * 1000 + micros // 1000
         for agent, halt, faults in zip(part, hashes[::2], hashes[1::2], strict=True):
             found[agent] = read_standing(halt, faults, now)
@@ -50,4 +50,4 @@ async def count_lanes(client: Redis, agents: Iterable[str]) -> dict[str, int]:
             pipe.zcount(keys.lanes_key(agent), seconds * 1000 + micros // 1000, "+inf")
         return dict(zip(names, await pipe.execute(), strict=True))
     except (RedisError, OSError) as error:
-        raise LedgerUnavailableError("cannot reach Redis") from error
+        raise unreachable(error) from error

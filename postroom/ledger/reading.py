@@ -8,9 +8,9 @@ from redis.exceptions import RedisError
 
 from postroom.ledger import keys
 from postroom.ledger.codec import decode_payload
-from postroom.ledger.errors import LedgerUnavailableError
 from postroom.ledger.files import ProviderKeys
 from postroom.ledger.record import Record, read_record
+from postroom.ledger.refusals import unreachable
 from postroom.ledger.standing import Standing, read_standing
 from postroom.message import Payload
 from postroom.states import State
@@ -70,7 +70,7 @@ class Reading:
         try:
             fields, stored, faults, halt, arrival, day, lanes, width, time = await pipe.execute()
         except (RedisError, OSError) as error:
-            raise LedgerUnavailableError("cannot reach Redis") from error
+            raise unreachable(error) from error
         if not fields:
             return None
         now = time[0] * 1000 + time[1] // 1000
@@ -92,7 +92,7 @@ class Reading:
         try:
             found = await pipe.execute()
         except (RedisError, OSError) as error:
-            raise LedgerUnavailableError("cannot reach Redis") from error
+            raise unreachable(error) from error
         return [value.partition(b"|")[0].decode() for value in found if value]
 
     async def blobs(self, message_id: str, count: int) -> list[bytes | None]:
@@ -101,7 +101,7 @@ class Reading:
             names = [keys.blob_key(message_id, index) for index in range(count)]
             return list(await self._client.mget(names)) if names else []
         except (RedisError, OSError) as error:
-            raise LedgerUnavailableError("cannot reach Redis") from error
+            raise unreachable(error) from error
 
     def provider_keys(self, agent: str, channel: str) -> ProviderKeys:
         """Return what a channel's provider calls its copies of cached files: only a cache beside the ledger."""
@@ -116,7 +116,7 @@ class Reading:
         try:
             halt, faults, (seconds, micros) = await pipe.execute()
         except (RedisError, OSError) as error:
-            raise LedgerUnavailableError("cannot reach Redis") from error
+            raise unreachable(error) from error
         return read_standing(halt, faults, seconds * 1000 + micros // 1000)
 
 

@@ -70,6 +70,12 @@ def load_scripts(*, guarded: bool = False) -> dict[str, Script]:
     return scripts
 
 
+@cache
+def read_source(name: str) -> bytes:
+    """Return a script that stands alone, for it touches no partition: it is sent as it is."""
+    return (files("postroom.ledger") / "scripts" / f"{name}.lua").read_bytes()
+
+
 def used_of(prelude: str, body: str) -> str:
     """Return the prelude without the functions that neither the body nor another function it uses calls.
 

@@ -10,6 +10,7 @@ from redis.crc import key_slot
 from redis.exceptions import RedisError
 
 from postroom.ledger.errors import LedgerUnavailableError
+from postroom.ledger.refusals import refusal_of
 
 REFRESH_PAUSE = 0.1  # seconds between two looks: what failed in between was by the same old map
 NODE_SECONDS = 1.0
@@ -61,11 +62,17 @@ class Topology:
             if self._ranges and time.monotonic() - self._asked_at < REFRESH_PAUSE:
                 return
             known = [node for _, _, node in self._ranges]
+            told = "no node of the cluster answers"
             for node in dict.fromkeys([*known, *self._seeds]):
-                if found := await self._ask(node):
+                try:
+                    found = await self._ask(node)
+                except (RedisError, OSError) as error:
+                    told = str(refusal_of(error) or told)
+                    continue
+                if found:
                     self._ranges, self._asked_at = found, time.monotonic()
                     return
-        raise LedgerUnavailableError("no node of the cluster answers")
+        raise LedgerUnavailableError(told)
 
     async def _ask(self, node: Node) -> list[tuple[int, int, Node]]:
         client = Redis.from_pool(
@@ -73,8 +80,6 @@ class Topology:
         )
         try:
             rows = await client.execute_command("CLUSTER SLOTS")  # type: ignore[no-untyped-call]
-        except (RedisError, OSError):
-            return []
         finally:
             await client.aclose()
         if isinstance(rows, dict):  # redis-py shapes it: (first, last) → primary and replicas

@@ -10,6 +10,7 @@ from redis.exceptions import RedisError
 from postroom.ledger import keys
 from postroom.ledger.balance import Balance
 from postroom.ledger.errors import LedgerUnavailableError
+from postroom.ledger.refusals import unreachable
 from postroom.ledger.scripts import load_scripts
 from postroom.states import PRIORITY_LETTERS
 
@@ -57,7 +58,7 @@ class Watch:
         try:
             seconds, micros = await self._client.time()
         except (RedisError, OSError) as error:
-            raise LedgerUnavailableError("cannot reach Redis") from error
+            raise unreachable(error) from error
         return int(seconds) * 1000 + int(micros) // 1000
 
     async def fitness(self) -> Fitness:
@@ -66,7 +67,7 @@ class Watch:
             info = {**await self._client.info("memory"), **await self._client.info("persistence")}
             info |= await self._client.info("server")
         except (RedisError, OSError) as error:
-            raise LedgerUnavailableError("cannot reach Redis") from error
+            raise unreachable(error) from error
         policy = str(info.get("maxmemory_policy", "noeviction"))
         aof = info.get("aof_enabled")
         version = str(info.get("redis_version", "0"))
@@ -90,7 +91,7 @@ class Watch:
                 await self._client.set(keys.DIGEST_KEY, own or os.urandom(32), nx=True)
                 key = await self._client.get(keys.DIGEST_KEY)
         except (RedisError, OSError) as error:
-            raise LedgerUnavailableError("cannot reach Redis") from error
+            raise unreachable(error) from error
         if not key:
             raise LedgerUnavailableError("Redis lost the digest key")
         return bytes(key), missing
@@ -105,7 +106,7 @@ class Watch:
         try:
             rows = [row for reply in await pipe.execute() for row in reply]
         except (RedisError, OSError) as error:
-            raise LedgerUnavailableError("cannot reach Redis") from error
+            raise unreachable(error) from error
         return [QueueDepth(a.decode(), p.decode(), waiting, due, ms) for a, p, waiting, due, ms in rows]
 
     async def depth_and_held(self) -> list[QueueDepth]:
@@ -122,7 +123,7 @@ class Watch:
         try:
             replies = await pipe.execute()
         except (RedisError, OSError) as error:
-            raise LedgerUnavailableError("cannot reach Redis") from error
+            raise unreachable(error) from error
         for n, (held, more) in zip(asked, replies, strict=True):
             rows[n] = replace(rows[n], held=held, held_is_least=bool(more))
         return rows

@@ -12,6 +12,7 @@ from aiohttp import web
 
 from postroom.errors import PostroomError
 from postroom.inbox.guard import PAGE_POLICY, known_hosts, problems, strict_headers
+from postroom.port_log import PortLog
 from postroom.preview.folder import Seen, WatchedFolder
 from postroom.templates import TemplatesError
 
@@ -109,7 +110,9 @@ async def serve_preview(folder: WatchedFolder, port: int, tell: Callable[[str], 
         loop.add_signal_handler(number, stop.set)
     preview = Preview(folder)
     preview.look()
-    runner = web.AppRunner(preview.app(), handle_signals=False, access_log=None, shutdown_timeout=0.2)
+    runner = web.AppRunner(
+        preview.app(), handle_signals=False, access_log=None, logger=PortLog(), shutdown_timeout=0.2
+    )
     await runner.setup()
     listening = _listen(port)
     looking = asyncio.create_task(preview.keep_looking())

@@ -67,7 +67,10 @@ async def test_case_15_redis_down_with_sends_in_flight(folder: Path):
 
 
 async def test_case_17_redis_full(folder: Path):
-    """Filled up by accepts, then to the brim: 503 storage_full, queued mail drains, accepting resumes."""
+    """Filled up by accepts, then to the brim: 503 storage_full, queued mail drains, accepting resumes.
+
+    An API that starts while Redis takes nothing at all says the same, and tells of the queues.
+    """
     draw = random.Random(3)
     async with Receiver() as receiver, Stack(folder, receiver.port, more=FORGETFUL) as stack:
         await stack.start_api()
@@ -83,6 +86,15 @@ async def test_case_17_redis_full(folder: Path):
             ids.append(answer["id"])
         assert (503, "storage_full", "15") == (status, answer["code"], headers["retry-after"])
         await fill_to_the_brim(stack)
+        await stack.end("api")
+        await stack.start_api()
+        assert (503, "storage_full") == ((found := await stack.post(sample("brim")))[0], found[1]["code"])
+        metrics = await stack.metrics(stack.metrics_port)
+        assert (1, 1) == (metrics["postroom_redis_up"], metrics['postroom_exporter{role="shared"}'])
+        assert metrics['postroom_redis_memory_ratio{redis="ledger"}'] > 0.9
+        assert len(ids) == sum(
+            n for name, n in metrics.items() if name.startswith("postroom_queue_messages{")
+        )
         await stack.start_workers("one", "two")
         messages = await assert_delivered(stack, receiver, ids)
         assert {1} == {len(message["attempts"]) for message in messages.values()}

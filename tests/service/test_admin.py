@@ -232,11 +232,23 @@ def test_without_redis_an_operator_is_told(api):
         for method, path, body in (("GET", "/admin/agents", None), ("POST", PAUSE, {"reason": "x"})):
             status, document, fields = ask(api, method, path, body)
             assert (503, "unavailable", "2") == (status, document["code"], fields["retry-after"])
+            assert document["detail"].startswith("Redis did not answer in time.")
     finally:
         api.redis.resume()
     deadline = time.monotonic() + 15
     while ask(api, "POST", "/admin/agents/orders/resume", {})[0] != 200:
         assert time.monotonic() < deadline
+
+
+def test_a_redis_that_refuses_an_act_is_told_from_one_that_hangs(api):
+    """Nothing was done, and the reason is not that it was slow."""
+    api.redis.command("CONFIG", "SET", "min-replicas-to-write", "1")
+    try:
+        status, document, _ = ask(api, "POST", PAUSE, {"reason": "x"})
+    finally:
+        api.redis.command("CONFIG", "SET", "min-replicas-to-write", "0")
+    told = "Redis refuses writes at the moment. Nothing was done; ask again."
+    assert (503, "unavailable", told) == (status, document["code"], document["detail"])
 
 
 @pytest.mark.parametrize("value", ["Bearer \xe9\xff", "Bearer " + "x" * 600, "bearer\t" + ADMIN_TOKEN])

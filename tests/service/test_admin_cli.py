@@ -159,6 +159,17 @@ def _prefix(agent):
     return place_of(agent).prefix
 
 
+def test_a_redis_that_hangs_is_told(api):
+    """What does not answer is Redis, and not the port that was asked."""
+    api.redis.pause()
+    try:
+        for words in (("agents",), ("top", "--once"), ("queue",)):
+            status, _, error = run_cli(api, *words)
+            assert (1, True) == (status, "Redis did not answer in time" in error), error
+    finally:
+        api.redis.resume()
+
+
 @pytest.mark.parametrize(
     ("words", "token", "told"),
     [

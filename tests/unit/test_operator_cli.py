@@ -1,10 +1,11 @@
 """The operator's command line: what is a filter, what is a moment, and what is refused before anybody is asked."""
 
 import argparse
+import socket
 
 import pytest
 
-from postroom.cli import main
+from postroom.cli import admin, main
 from postroom.cli.act import check_moment, read_filter
 from postroom.cli.admin import AdminApi
 from postroom.errors import PostroomError
@@ -173,3 +174,16 @@ def test_an_address_that_is_none_is_refused(capsys, url):
         printed = "".join(capsys.readouterr())
         assert "must be an address" in printed
         assert SECRET not in printed
+
+
+def test_a_port_that_says_nothing_is_asked_once(monkeypatch):
+    """It hangs, and would again: the error says so, and not that nothing is there."""
+    monkeypatch.setattr(admin, "TIMEOUT", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        with pytest.raises(PostroomError, match=f"no answer from {url}"):
+            AdminApi(argparse.Namespace(token="x", admin_url=url)).get("/admin/agents")
+        listener.settimeout(0.05)
+        listener.accept()[0].close()
+        with pytest.raises(TimeoutError):
+            listener.accept()
