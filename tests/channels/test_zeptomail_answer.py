@@ -220,6 +220,16 @@ def test_only_the_recipients_an_answer_names_are_refused(more, expected):
     assert {(401, "SM_113")} == {(answer.reply_code, answer.enhanced_code) for answer in ended.answers}
 
 
+def test_an_address_that_only_ends_like_a_recipients_is_another():
+    """Nothing is cut off from what stands before the `@`, however long it is."""
+    longest = Address(f"{'c' * 64}@example.com")
+    order = Order(mail=msgspec.structs.replace(ONE, cc=(longest,)), recipients=(0, 1))
+    body = raw(error("TM_4001", "SM_113", target="to|cc", target_value=f"c{longest.address}"))
+    ended = classify(order, 401, read(body))
+
+    assert (RECIPIENT, RECIPIENT) == tuple(answer.outcome for answer in ended.answers)
+
+
 @pytest.mark.parametrize(
     ("group", "code", "expected"), [("TM_4001", "SM_111", Cause.POLICY), ("TM_8001", "SM_129", MESSAGE)]
 )

@@ -15,8 +15,9 @@ _CODE = re.compile(r"[A-Za-z0-9_]{1,16}")
 _OWN_CODE = re.compile(r"[A-Za-z]{1,8}_[0-9]{1,7}")
 _REQUEST_ID = re.compile(r"[!-~]{1,128}")
 _FIELD = re.compile(r"[A-Za-z_]+")
-# Bounded, so that a long text costs no more than its length. Quotes and bars may be part of what stands before the `@`.
-_ADDRESS = re.compile(r"[^\s\"<>(),:;\[\]\\@]{1,64}@[^\s\"'`<>(),:;|/{}\[\]\\@]{1,253}")
+# A run of what may stand before the `@`, with or without the rest, so that a text costs no more than its length. Quotes
+# and bars may be part of it.
+_RUN = re.compile(r"[^\s\"<>(),:;\[\]\\@]++(?:@[^\s\"'`<>(),:;|/{}\[\]\\@]{1,253})?")
 _AROUND = "'`|{/"
 
 
@@ -106,7 +107,7 @@ def _addresses(value: object) -> set[str]:
     while rest:
         match rest.pop():
             case str(text):
-                plain = (one.rstrip(".") for one in _ADDRESS.findall(text.lower()))
+                plain = (run.rstrip(".") for run in _RUN.findall(text.lower()) if "@" in run)
                 found.update(form for one in plain for form in (one, one.lstrip(_AROUND)))
             case list(parts):
                 rest += parts
