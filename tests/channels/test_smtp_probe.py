@@ -105,7 +105,8 @@ async def test_silence_names_the_ports_where_tls_may_not_fit(
     """Who hears nothing, or nonsense, where TLS and port may be crossed is told which go together; else they are not."""
     step, text = failing
     async with Smtpd(script, tls=served, context=context, auth=("PLAIN",)) as server:
-        shown = rows(await probe(server, ca_file, tls, **SHORT[step]))
+        short = SHORT[step] if "time" in text else {}  # who answers may take its time
+        shown = rows(await probe(server, ca_file, tls, **short))
 
     assert (f"FAILS {text}", f"ok port {server.port} answers") == (shown[step], shown["connect"])
     assert 1 == sum(row.startswith("FAILS") for row in shown.values())
