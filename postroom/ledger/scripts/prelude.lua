@@ -284,7 +284,9 @@ local function change_halt(now, change)
     local stands = halt.since and (halt.stopped or is_paused(halt, now))
     change(halt)
     local still = halt.stopped or is_paused(halt, now)
-    if still and not stands then redis.call('HSET', HALT, 'since', now, 'total', total)
+    if still and not stands then
+        redis.call('HSET', HALT, 'since', now, 'total', total)
+        redis.call('HDEL', HALT, 'pg')  -- from now on it is not the rate that holds mail up
     elseif not still then
         redis.call('HDEL', HALT, 'since')
         redis.call('HSET', HALT, 'total', total)
