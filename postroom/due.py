@@ -13,10 +13,11 @@ from postroom.states import State
 def next_attempt(stored: StoredMessage, agent: Agent | None) -> int | None:
     """Return when the message is tried next, in ms: not before its agent's pause, channels, day and rate let it.
 
-    None where nobody can know: its agent is unknown or paused without an end, or a person has to release it.
+    None where nobody can know: its agent is unknown or paused without an end, or a person has to release it. None too
+    where its time is up before it would be.
     """
     record, pause = stored.record, stored.standing.pause
-    if record.state != State.QUEUED or record.next_at is None or agent is None:
+    if record.state != State.QUEUED or record.next_at is None or agent is None or stored.tried_out:
         return None
     if record.hold is not None and not record.hold.till:
         return None

@@ -239,7 +239,10 @@ def _not_yet(stored: StoredMessage, _agent: Agent) -> Reason | None:
         return Reason("scheduled", None, text, moment(record.accepted_at), until, rule="/send_at")
     code, since = record.reason
     text = f"Waiting for attempt {record.attempted + 1} at {until}."
-    if code == "ambiguous":
+    if stored.tried_out:
+        doubt = "The last attempt may have been taken" if code == "ambiguous" else "Its last attempt is over"
+        text = f"{doubt}; another one would come too late. Its time is up at {until}."
+    elif code == "ambiguous":
         text = f"The last attempt may have been taken; waiting to try once more at {until}."
     elif code == "own_channel":
         text = f"{OWN_CHANNEL} What may carry it stands still now; it is looked at again at {until}."

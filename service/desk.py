@@ -1,6 +1,7 @@
 """The desk: what the routes work with, opened when the process starts and closed when it ends."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -35,6 +36,7 @@ from service.upload import KeepFile
 
 ACCEPT_SECONDS = 2.0
 LOOK_SECONDS = 0.25
+AGENTS_SECONDS = 5.0
 
 
 class Desk:
@@ -70,6 +72,8 @@ class Desk:
         self.shelf = Shelf(templates, self.client, log)
         self._arq: rounds.RoundsPool = rounds.rounds_pool(config.redis.arq_url or url)
         self._digests: Digests | None = None
+        self._agents: set[str] | None = None  # not asked yet
+        self._agents_at = 0.0
         self._refusal: RefusedError | None = unavailable()
         self._ringing: set[asyncio.Task[bool]] = set()
         retention = config.retention
@@ -96,6 +100,13 @@ class Desk:
         """Say what would become of a request; nothing of it is recorded."""
         offer, agent = await self._accept.rehearse(identity, decoded, origin)
         return await asyncio.to_thread(rehearse, decoded.request, offer, agent, self.shelf)
+
+    async def agents(self) -> set[str]:
+        """Return all agents that have or had mail, as of a few seconds ago: to ask costs as much as many accepts."""
+        now = time.monotonic()
+        if self._agents is None or now - self._agents_at >= AGENTS_SECONDS:
+            self._agents, self._agents_at = await self.watch.balance.agents(), now
+        return self._agents
 
     def digests(self) -> Digests:
         """Return the digest key's maker; refuses while Redis has not been seen yet."""

@@ -115,7 +115,7 @@ async def find_messages(request: AnyRequest) -> Response[bytes]:
 async def _places(desk: Desk, identity: Identity, asked: list[str]) -> list[str]:
     known = set(identity.caller.agents)
     if not known.issuperset(asked) or not asked:
-        known |= await desk.watch.balance.agents()
+        known |= await desk.agents()
     return sorted(known.intersection(asked) if asked else known)
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 from redis.asyncio import Redis
@@ -31,6 +32,16 @@ class ClusterClient:
         self._options = options
         self._clients: dict[Node, Redis] = {}
 
+    @asynccontextmanager
+    async def in_time(self) -> AsyncIterator[None]:
+        """Bound a call; after one whose time is up the map is learned anew, for the next call."""
+        try:
+            async with bounded(self.seconds):
+                yield
+        except RedisTimeoutError:
+            self._topology.look_again()
+            raise
+
     async def aclose(self) -> None:
         """Close all connections."""
         for client in self._clients.values():
@@ -58,7 +69,7 @@ class ClusterClient:
 
     async def info(self, section: str) -> dict[str, Any]:
         """Return the worst of what the primaries say: the fullest, any that evicts, any without a file."""
-        async with bounded(self.seconds):
+        async with self.in_time():
             nodes = await self._topology.primaries()
             found = [await self._on(node, lambda c: c.info(section)) for node in nodes]
         worst = max(found, key=lambda i: int(i.get("used_memory", 0)) / (int(i.get("maxmemory", 0)) or 1e18))
@@ -77,7 +88,7 @@ class ClusterClient:
 
     async def scan(self, cursor: int, *, match: str, count: int) -> tuple[int, list[bytes]]:
         """Look through the keys of one node after the other; the cursor says which."""
-        async with bounded(self.seconds):
+        async with self.in_time():
             return await self._scan(cursor, match, count)
 
     async def _scan(self, cursor: int, match: str, count: int) -> tuple[int, list[bytes]]:
@@ -132,7 +143,7 @@ class ClusterClient:
         return Redis.from_pool(pool).pubsub(**options)
 
     async def _at(self, key: str | bytes, call: Callable[[Redis], Awaitable[Any]]) -> Any:
-        async with bounded(self.seconds):
+        async with self.in_time():
             return await self._follow(key, call)
 
     async def _follow(self, key: str | bytes, call: Callable[[Redis], Awaitable[Any]]) -> Any:
@@ -172,7 +183,7 @@ class ClusterPipeline:
 
     async def execute(self) -> list[Any]:
         """Send all and return the replies. `time` is asked of the node of the first key."""
-        async with bounded(self._client.seconds):
+        async with self._client.in_time():
             return await self._execute()
 
     async def _execute(self) -> list[Any]:

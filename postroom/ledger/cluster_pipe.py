@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from redis.asyncio.connection import AbstractConnection
 
 from postroom.ledger.connection import told_when_lost
-from postroom.ledger.errors import LedgerMovedError, LedgerUnavailableError
+from postroom.ledger.errors import LedgerMovedError, LedgerUnavailableError, LedgerUnconfirmedError
 from postroom.ledger.pipe import MakeConnection, Observe, ScriptPipe
 from postroom.ledger.refusals import UNANSWERED
 from postroom.ledger.scripts import load_scripts
@@ -59,9 +59,9 @@ class ClusterPipe:
                 moved = error
                 await self._in_time(asked, self._topology.refresh())
                 await asyncio.sleep(PAUSE)
-            except LedgerUnavailableError:
+            except (LedgerUnavailableError, LedgerUnconfirmedError):
                 # For the next call: this one's owner knows if it may be repeated.
-                await self._in_time(asked, self._topology.refresh())
+                self._topology.look_again()
                 raise
         raise moved
 

@@ -41,6 +41,14 @@ class StoredMessage(Struct, frozen=True):
         return deadline + max(0, self.standing.stood_still - halted)
 
     @property
+    def tried_out(self) -> bool:
+        """True where it is looked at again only when its time is up: its last attempt is over."""
+        next_at, deadline = self.record.next_at, self.deadline
+        if self.record.reason is None or next_at is None or deadline is None:
+            return False
+        return 0 < deadline <= next_at
+
+    @property
     def overdue(self) -> bool:
         """True where its time was up at the moment of reading, and nobody has ended it yet."""
         if self.record.state != State.QUEUED or self.deadline is None:

@@ -26,7 +26,7 @@ class Topology:
         self._make_pool = make_pool
         self._ranges: list[tuple[int, int, Node]] = []
         self._asked_at = 0.0
-        self._asking = asyncio.Lock()
+        self._asking: asyncio.Task[None] | None = None
 
     def pool(self, node: Node, **options: Any) -> ConnectionPool:
         """Return a pool of connections to one node."""
@@ -53,25 +53,42 @@ class Topology:
         return sorted({node for _, _, node in self._ranges})
 
     async def refresh(self) -> None:
-        """Ask the nodes, one after the other, until one answers.
+        """Wait until a node has said how it is now.
 
         Raises:
             LedgerUnavailableError: none does.
         """
-        async with self._asking:
-            if self._ranges and time.monotonic() - self._asked_at < REFRESH_PAUSE:
+        if not self._is_fresh():
+            await asyncio.shield(self._look())
+
+    def look_again(self) -> None:
+        """Begin to learn anew, without waiting: who was told nothing by a node has no time left, the next one has."""
+        if not self._is_fresh():
+            self._look()
+
+    def _is_fresh(self) -> bool:
+        return bool(self._ranges) and time.monotonic() - self._asked_at < REFRESH_PAUSE
+
+    def _look(self) -> asyncio.Task[None]:
+        # Nobody's child: it goes on although all who wait for it run out of time, or nobody learned of a failover.
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.create_task(self._ask_all())
+            self._asking.add_done_callback(lambda task: task.cancelled() or task.exception())
+        return self._asking
+
+    async def _ask_all(self) -> None:
+        """Ask the nodes, one after the other, until one answers."""
+        known = [node for _, _, node in self._ranges]
+        told = "no node of the cluster answers"
+        for node in dict.fromkeys([*known, *self._seeds]):
+            try:
+                found = await self._ask(node)
+            except (RedisError, OSError) as error:
+                told = str(refusal_of(error) or told)
+                continue
+            if found:
+                self._ranges, self._asked_at = found, time.monotonic()
                 return
-            known = [node for _, _, node in self._ranges]
-            told = "no node of the cluster answers"
-            for node in dict.fromkeys([*known, *self._seeds]):
-                try:
-                    found = await self._ask(node)
-                except (RedisError, OSError) as error:
-                    told = str(refusal_of(error) or told)
-                    continue
-                if found:
-                    self._ranges, self._asked_at = found, time.monotonic()
-                    return
         raise LedgerUnavailableError(told)
 
     async def _ask(self, node: Node) -> list[tuple[int, int, Node]]:

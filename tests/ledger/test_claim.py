@@ -447,7 +447,28 @@ async def test_how_long_the_rate_has_held_mail_up_is_told_whoever_looks(ledger):
 
     await until(is_let_through, "the rate lets the second one through")
     assert claims[-1].paced_ms >= asked[-1] - since
-    assert await ledger.client.hget(agent_key("halt"), "ps") is None
+    assert await ledger.client.hget(agent_key("halt"), "pg") is None
+
+
+@pytest.mark.parametrize("paced_before", [False, True])
+async def test_a_pause_is_no_pacing(ledger, paced_before):
+    """What waited because a person said so did not wait for the rate, and what was before the pause does not go on."""
+    pace = Pace(interval_us=1_000, burst=1)
+    if paced_before:
+        await ledger.client.set(agent_key("bucket"), str(1000 * await ledger.now() + 3_600_000_000))
+        await ledger.accept()
+        assert (True, 0) == _paced(await ledger.claim(pace=Pace(interval_us=60_000_000, burst=1)))
+        await ledger.client.delete(agent_key("bucket"))
+    await ledger.operating.pause(AGENT, lasts_ms=300, who="ada", reason="")
+    await ledger.accept()
+    claims = []
+
+    async def goes_on() -> bool:
+        claims.append(await ledger.delivery.claim(AGENT, "lane", most=1, limits=Limits(pace=pace)))
+        return claims[-1] is not None
+
+    await until(goes_on, "the pause is over")
+    assert 0 == claims[-1].paced_ms
 
 
 def _paced(claim):

@@ -197,6 +197,23 @@ async def test_recipients_without_a_newer_one_are_tried_again(ledger):
     assert "qf" == await ledger.letters(older)
 
 
+async def test_a_refused_one_is_not_tried_again_though_others_of_its_message_waited(ledger):
+    """The newer message came while the older one waited for its other recipient, or ended that one as well."""
+    for newer in ((ADA,), (ADA, BOB)):
+        older, _ = await accept(ledger, ADA, BOB)
+        held = await ledger.claim_one()
+        await ledger.advance(held)
+        await ledger.finish(held, "fd", delay_ms=60_000)
+        await accept(ledger, *newer)
+        if newer == (ADA,):
+            await ledger.acceptance.cancel(older)
+        assert ("superseded", "fc") == (
+            (await ledger.operating.retry(older)).answer,
+            await ledger.letters(older),
+        )
+        await ledger.claim()
+
+
 async def test_without_a_key_nothing_is_remembered(ledger):
     """Messages without a collapse key leave nothing and supersede nothing."""
     await ledger.accept()

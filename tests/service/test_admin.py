@@ -111,7 +111,7 @@ GOOD_ACT = {"act": "0" * 32, "verb": "cancel", "filter": {"agent": "orders"}, "d
         (ACT, {**GOOD_ACT, "verb": "pause", "reason": "x" * 65}, 422, ["/reason"]),
         (ACT, {**GOOD_ACT, "verb": "pause", "reason": "\u20ac" * 22, "dry_run": False}, 422, ["/reason"]),
         (ACT, {**GOOD_ACT, "verb": "pause", "reason": "\ud800", "dry_run": False}, 400, None),
-        (ACT, {**GOOD_ACT, "at": {"agent": "orders", "rank": -1}}, 422, ["/at/rank"]),
+        (ACT, {**GOOD_ACT, "at": {"agent": "orders", "last": "x" * 65}}, 422, ["/at/last"]),
         (ACT, {**GOOD_ACT, "at": {"agent": "orders", "priority": "x"}}, 422, ["/at/priority"]),
         (ACT, {**GOOD_ACT, "filter": {"agent": "nobody"}}, 404, None),
         (f"/admin/messages/{UNKNOWN}/retry", {}, 404, None),

@@ -1,6 +1,7 @@
 """Accepting and reading over HTTP: one ref, one message."""
 
 import json
+import re
 from datetime import datetime
 
 import pytest
@@ -80,6 +81,20 @@ def test_a_message_is_found_by_id_and_by_ref(api: Api):
     assert 404 == api.post(b"", method="GET", path=f"/v1/messages/{made}", authorization=OTHER)[0]
     _, found, _ = api.post(b"", method="GET", path="/v1/messages?client_ref=m-6", authorization=OTHER)
     assert [] == found["messages"]
+
+
+def test_looking_up_a_ref_costs_redis_little(api: Api):
+    """Which agents there are besides the caller's is asked once in a while: by each look-up it was 16 scripts."""
+    before = _scripts_run(api)
+    for _ in range(20):
+        assert 200 == api.post(b"", method="GET", path="/v1/messages?client_ref=nobody")[0]
+    assert 160 > _scripts_run(api) - before
+
+
+def _scripts_run(api: Api) -> int:
+    """Return how many scripts were run by their text."""
+    found = re.search(rb"cmdstat_eval:calls=(\d+)", api.redis.command("INFO", "commandstats"))
+    return int(found[1]) if found else 0
 
 
 def test_a_templates_wishes_hold_where_the_call_says_nothing(api: Api):

@@ -48,7 +48,7 @@ def stored(**changes: Any) -> StoredMessage:
         "priority": "normal",
         "accepted_at": NOW - HOUR,
         "next_at": NOW - HOUR,
-        "deadline": NOW + 24 * HOUR,
+        "deadline": NOW + 48 * HOUR,
         "finished_at": None,
         "halted": None,
         "reason": None,
@@ -67,6 +67,7 @@ def agent(**changes: Any) -> Agent:
 
 
 RETRYING = {"next_at": NOW + MINUTE, "reason": ("retrying", NOW - MINUTE)}
+TRIED_OUT = {**RETRYING, "deadline": NOW + MINUTE}
 AMBIGUOUS = {"next_at": NOW + MINUTE, "reason": ("ambiguous", NOW - MINUTE)}
 OWN_CHANNEL = {"next_at": NOW + MINUTE, "reason": ("own_channel", NOW - MINUTE)}
 USED_UP = {"day": (MIDNIGHT, 10)}
@@ -94,6 +95,7 @@ LIMITED = agent(per_day=10, rate="1/s")
         ),
         ({"next_at": NOW + MINUTE}, AGENT, "scheduled", NOW - HOUR, NOW + MINUTE, "/send_at", NOW + MINUTE),
         (RETRYING, AGENT, "retrying", NOW - MINUTE, NOW + MINUTE, None, NOW + MINUTE),
+        (TRIED_OUT, AGENT, "retrying", NOW - MINUTE, NOW + MINUTE, None, None),
         (AMBIGUOUS, AGENT, "ambiguous", NOW - MINUTE, NOW + MINUTE, None, NOW + MINUTE),
         (OWN_CHANNEL, AGENT, "own_channel", NOW - MINUTE, NOW + MINUTE, None, NOW + MINUTE),
         ({**RETRYING, "next_at": NOW - 1}, AGENT, "due", NOW - 1, None, None, NOW - 1),
@@ -242,6 +244,9 @@ def test_what_ended_a_message(changes, code, fault):
         ({"hold": HELD_FOR}, "", "An operator holds it until 2026-06-01T12:01:00.000Z: wrong prices."),
         (RETRYING | {"attempts": (Attempt(at=1, n=41, channel="c", outcome="deferred", phase="rcpt"),)}, "",
          "Waiting for attempt 42 at 2026-06-01T12:01:00.000Z."),
+        (TRIED_OUT, "", "Its last attempt is over; another one would come too late. Its time is up at 2026-06-01T12:01:00.000Z."),
+        (TRIED_OUT | AMBIGUOUS, "",
+         "The last attempt may have been taken; another one would come too late. Its time is up at 2026-06-01T12:01:00.000Z."),
     ],
 )  # fmt: skip
 def test_the_words(changes, owner, text):

@@ -36,15 +36,12 @@ local braked, kept, kept_why, kept_till = false, nil, nil, nil
 -- Here and below there is no function outside its `if`: making one costs every accept that has no use for it.
 if not stored and ARGV[18] ~= '' then
     -- Ends one recipient of an older message, and says if it surely had no mail of that. Where the channel may have
-    -- it already, or it has ended without being sent, that is only noted, for the case that it would be tried again.
+    -- it already, or it was not sent in the end, that is only noted, for the case that it would be tried again.
     local function supersede(older, index)
         local m = load(older)
         if not m then return false end
         local letter = string.sub(m.recipients, index + 1, index + 1)
-        if not waits(m) then
-            if string.find('fxu', letter, 1, true) then mark_superseded(m, index) end
-            return false
-        end
+        if string.find('fxu', letter, 1, true) then mark_superseded(m, index) end
         if letter ~= 'q' and letter ~= 'r' then return false end
         if m.state == 'sending' and m.phase == 'committing' then
             mark_superseded(m, index)

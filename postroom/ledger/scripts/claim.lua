@@ -43,7 +43,7 @@ if not rank then live = live + 1 end
 -- GCRA with Redis's clock. The theoretical arrival time is clamped, since clocks jump at a failover.
 local arrival, pace_wait, allowed, paced_since = micros, nil, 0, nil
 if interval > 0 then
-    paced_since = tonumber(redis.call('HGET', HALT, 'ps') or nil)
+    paced_since = tonumber(redis.call('HGET', HALT, 'pg') or nil)
     local stored = tonumber(redis.call('GET', BUCKET) or 0)
     local furthest = micros + burst * interval
     arrival = math.min(math.max(stored, micros), furthest)
@@ -235,8 +235,8 @@ else
 end
 -- The rate holds mail up from the first claim that it lets nothing through at until it leaves room, or nothing is due.
 local is_paced = pace_wait ~= nil and due
-if paced_since and (not due or allowed > #claimed) then redis.call('HDEL', HALT, 'ps')
-elseif is_paced and not paced_since then redis.call('HSET', HALT, 'ps', now) end
+if paced_since and (not due or allowed > #claimed) then redis.call('HDEL', HALT, 'pg')
+elseif is_paced and not paced_since then redis.call('HSET', HALT, 'pg', now) end
 local more = mine ~= nil and mine <= now
 local waits_long = waits_till ~= nil and waits_till > now + 1000
 local leaves = ARGV[11] == '1' and #claimed == 0 and (not due or waits_long)

@@ -200,13 +200,13 @@ local function expire(m, now, why) return break_off(m, 'x', 'expired', now, why 
 -- had the older one; if it is to be tried again after all, they have no part in it.
 local function end_superseded(m)
     if not m.superseded then return end
-    local out = {}
+    local out, before = {}, m.recipients
     for i = 1, #m.recipients do
         local letter = string.sub(m.recipients, i, i)
         out[i] = string.sub(m.superseded, i, i) == 'x' and end_waiting(letter, 'c') or letter
     end
     m.recipients = table.concat(out)
-    if aggregate(m.recipients) ~= 'queued' then redis.call('HSET', record_key(m.id), 'w', 'superseded') end
+    if m.recipients ~= before and aggregate(m.recipients) ~= 'queued' then redis.call('HSET', record_key(m.id), 'w', 'superseded') end
 end
 
 -- Ends what holds up a single message; returns when it is due by itself.
@@ -284,7 +284,9 @@ local function change_halt(now, change)
     local stands = halt.since and (halt.stopped or is_paused(halt, now))
     change(halt)
     local still = halt.stopped or is_paused(halt, now)
-    if still and not stands then redis.call('HSET', HALT, 'since', now, 'total', total)
+    if still and not stands then
+        redis.call('HSET', HALT, 'since', now, 'total', total)
+        redis.call('HDEL', HALT, 'pg')  -- from now on it is not the rate that holds mail up
     elseif not still then
         redis.call('HDEL', HALT, 'since')
         redis.call('HSET', HALT, 'total', total)
