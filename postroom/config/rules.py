@@ -26,8 +26,8 @@ from postroom.decode import Fault
 from postroom.ledger.redis_url import find_url_problem, is_cluster
 
 CROSSED = {(587, "implicit"): "starttls", (465, "starttls"): "implicit"}
-# ZeptoMail's base URL with more of a path behind the version than the channel leaves out by itself.
-BEYOND_BASE = re.compile(r"/v1\.1(?!(/email)?/*\Z)")
+# ZeptoMail's base URL with one of its calls behind the version, or the version twice.
+BEYOND_BASE = re.compile(r"/v1\.1/+(?:email/+[^/]|files(?:/|\Z)|v1\.1)")
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 SHORTEST_STORM = 0.1  # seconds
 SHORTEST_CANARY = 1.0  # seconds

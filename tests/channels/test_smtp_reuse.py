@@ -2,9 +2,11 @@
 
 import asyncio
 import json
+import ssl
 import sys
 from asyncio.subprocess import PIPE
 from collections import deque
+from contextlib import suppress
 
 import pytest
 
@@ -32,6 +34,8 @@ from workers.channels import smtp
 from workers.channels.smtp import SmtpRelay
 from workers.channels.smtp_reply import GarbageError, ReplyParser
 from workers.channels.smtp_stream import Loss, LostError, SmtpStream
+
+LARGE = 20_000_000  # bytes: more than the kernel takes in for a server that does not read
 
 
 class TestWarmConnections:
@@ -151,6 +155,40 @@ class TestStream:
             await stream.drain(0.01)
 
         assert (Loss.TIMEOUT, []) == (lost.value.loss, sizes)
+
+    async def test_under_tls_too_it_waits_until_the_kernel_has_it_all(self, authority, context):
+        """A server that takes in nothing is a timeout; one that goes on reading is none, and all of it arrives."""
+        may_read, taken = asyncio.Event(), asyncio.Queue()
+
+        async def take(reader, writer):
+            await may_read.wait()
+            with suppress(asyncio.IncompleteReadError):
+                await taken.put(len(await reader.readexactly(LARGE)))
+                await reader.read()
+            writer.close()
+
+        trusting = ssl.create_default_context()
+        authority.configure_trust(trusting)
+        server = await asyncio.start_server(take, "127.0.0.1", 0, ssl=context)
+
+        async def begin() -> SmtpStream:
+            port = server.sockets[0].getsockname()[1]
+            _, stream = await asyncio.get_running_loop().create_connection(SmtpStream, "127.0.0.1", port)
+            await stream.start_tls(trusting, "localhost")
+            stream.write(b"x" * LARGE)
+            return stream
+
+        async with server:
+            with pytest.raises(LostError) as lost:
+                await (await begin()).drain(0.2)
+            assert Loss.TIMEOUT == lost.value.loss
+            stream = await begin()
+            draining = asyncio.ensure_future(stream.drain(30.0))
+            assert set() == (await asyncio.wait({draining}, timeout=0.1))[0]
+            may_read.set()
+            await draining
+            assert LARGE == await asyncio.wait_for(taken.get(), 30)
+            stream.abort()
 
     async def test_a_flood_of_replies_is_garbage(self):
         """Replies nobody asked for do not fill the memory."""

@@ -13,6 +13,7 @@ from typing import cast
 
 from workers.channels.smtp_reply import GarbageError, Reply, ReplyParser
 
+LOOK_SECONDS = 0.02
 MAX_UNREAD_REPLIES = 256  # more than a pipelined group has commands, so nobody asked for them
 
 
@@ -44,6 +45,7 @@ class SmtpStream(asyncio.Protocol):
         self.loss: Loss | None = None
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
+        self._below: asyncio.Transport | None = None  # what carries the encrypted bytes
         self._parser = ReplyParser()
         self._replies: deque[Reply] = deque()
         self._waiter: asyncio.Future[None] | None = None
@@ -82,8 +84,11 @@ class SmtpStream(asyncio.Protocol):
         Raises:
             LostError: the connection ended or stood still.
         """
-        if self._full and not self._replies:
-            await self._wait(seconds, self._has_room_or_reply)
+        if self._has_room_or_reply():
+            return
+        if self._below is not None:
+            self._loop.call_later(LOOK_SECONDS, self._look_below)
+        await self._wait(seconds, self._has_room_or_reply)
 
     async def start_tls(self, context: ssl.SSLContext, host: str) -> None:
         """Encrypt from here on. When this raises, the stream is lost.
@@ -99,8 +104,9 @@ class SmtpStream(asyncio.Protocol):
         if not self.quiet:
             self.abort()
             raise InjectedError
+        below = self._transport
         try:
-            encrypted = await self._loop.start_tls(self._transport, self, context, server_hostname=host)
+            encrypted = await self._loop.start_tls(below, self, context, server_hostname=host)
         except BaseException:
             self.abort()
             self.connection_lost(None)  # the transport changed hands and would not tell any more
@@ -108,6 +114,7 @@ class SmtpStream(asyncio.Protocol):
         if encrypted is None:
             raise ConnectionResetError
         self._adopt(encrypted)
+        self._below = below
 
     def encrypted(self) -> ssl.SSLObject | None:
         """Return the TLS session, where there is one."""
@@ -153,7 +160,7 @@ class SmtpStream(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  # why it was lost changes nothing
         """Note that the transport is closed."""
-        self._transport = None
+        self._transport = self._below = None
         self._lose(Loss.CLOSED)
         if not self._ended.done():
             self._ended.set_result(None)
@@ -170,7 +177,7 @@ class SmtpStream(asyncio.Protocol):
     # Inside.
 
     def _adopt(self, transport: asyncio.Transport) -> None:
-        # With these limits "not paused" means that the kernel has everything (implicit TLS: all but 64 KB).
+        # With these limits "not paused" means that the kernel has everything; under TLS, that the transport below has.
         # Zero is no use for `high`: the TLS transports pause at it with nothing to wait for.
         transport.set_write_buffer_limits(high=1, low=0)
         self._transport = transport
@@ -179,10 +186,17 @@ class SmtpStream(asyncio.Protocol):
         return bool(self._replies)
 
     def _has_room_or_reply(self) -> bool:
-        return not self._full or bool(self._replies)
+        return bool(self._replies) or not (self._full or (self._below is not None and self._unsent()))
 
     def _unsent(self) -> int:
-        return self._transport.get_write_buffer_size() if self._transport is not None else 0
+        both = (self._transport, self._below)
+        return sum(transport.get_write_buffer_size() for transport in both if transport is not None)
+
+    def _look_below(self) -> None:
+        """Look again and again whether the kernel has it all: TLS takes any amount at once, and does not tell."""
+        self._wake()
+        if self._waiter is not None and not self._waiter.done():
+            self._loop.call_later(LOOK_SECONDS, self._look_below)
 
     async def _wait(self, seconds: float, ready: Callable[[], bool]) -> None:
         if self.loss is not None:
