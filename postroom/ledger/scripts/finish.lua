@@ -99,8 +99,7 @@ set('f', m.fence)
 for i = 16, #ARGV, 2 do set('x' .. ARGV[i], ARGV[i + 1]) end
 
 -- Where the next attempt would come too late, a last one is made while there is time, once; then its time runs out.
-local function in_time(next_at)
-    local halt = read_halt()
+local function in_time(halt, next_at)
     if not time_is_up(m, halt, next_at) then return next_at end
     local ends = time_ends(m, halt, now)
     if redis.call('HSETNX', record_key(m.id), 'la', 1) == 0 then return ends end
@@ -111,8 +110,9 @@ local state, next_at = aggregate(m.recipients), now + tonumber(ARGV[8])
 if state == 'queued' then
     end_superseded(m)
     if aggregate(m.recipients) == 'queued' then
-        if time_is_up(m, read_halt(), now) then m.recipients = end_waiting(m.recipients, 'x')
-        else next_at = in_time(next_at) end
+        local halt = read_halt()
+        if time_is_up(m, halt, now) then m.recipients = end_waiting(m.recipients, 'x')
+        else next_at = in_time(halt, next_at) end
     end
     state = aggregate(m.recipients)
 end
