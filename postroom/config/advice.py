@@ -13,7 +13,7 @@ from postroom.config.structs import (
     ZeptomailChannel,
 )
 from postroom.decode import Fault
-from postroom.secret import Secret
+from postroom.zeptomail_token import normalise_token
 
 ZEPTOMAIL_HOSTS = ("api.zeptomail.", "api.transmail.", "zeptomail.zoho.", "cpaas.zoho.")
 CALLS = ("", "/v1.1", "/v1.1/email")  # paths that are left out of a base_url without a word
@@ -65,14 +65,11 @@ def _channel_warnings(at: str, channel: ChannelConfig) -> Iterator[Fault]:
         yield Fault(f"{at}/username", text)
     if not isinstance(channel, ZeptomailChannel):
         return
-    if channel.second_token is not None and _bare(channel.second_token) == _bare(channel.token):
+    if channel.second_token is not None and normalise_token(channel.second_token) == normalise_token(
+        channel.token
+    ):
         text = "is the same as token: where that one is refused, so is this one"
         yield Fault(f"{at}/second_token", text)
     url = urlsplit(channel.base_url)
     if (url.hostname or "").startswith(ZEPTOMAIL_HOSTS) and url.path.rstrip("/") not in CALLS:
         yield Fault(f"{at}/base_url", "has a path that ZeptoMail does not have: give scheme and host only")
-
-
-def _bare(token: Secret) -> str:
-    """Return a token without the scheme and the quotes that it may have been copied with."""
-    return (token.reveal().split() or [""])[-1].strip("\"'`")

@@ -11,6 +11,7 @@ from postroom.config.structs import Agent, From, ZeptomailChannel
 from postroom.message import Address, Attachment, Content
 from postroom.outcome import Cause, Sent
 from postroom.secret import Secret
+from postroom.zeptomail_token import normalise_token
 from tests.channels.conformance import (
     BAD_RECIPIENT,
     MAILS,
@@ -26,7 +27,6 @@ from workers.channels.seam import Order
 from workers.channels.zeptomail import EMAIL
 from workers.channels.zeptomail_body import MAX_ENCODED
 from workers.channels.zeptomail_client import base_of
-from workers.channels.zeptomail_token import normalise_token
 
 FULL_BODY = {
     "from": {"address": "orders@shop.example", "name": "Shop"},

@@ -15,11 +15,11 @@ from postroom.compose import Wire
 from postroom.config.structs import SmtpChannel
 from postroom.outcome import Answer, Cause, ChannelFault, Phase
 from postroom.secret import Secret
+from postroom.zeptomail_token import normalise_token
 from workers.channels.smtp_dial import PORTS, handshake_in_words
 from workers.channels.smtp_reply import Reply
 from workers.channels.smtp_stream import InjectedError, Loss, LostError, SmtpStream
 from workers.channels.smtp_table import NO_STARTTLS, Step, judge
-from workers.channels.zeptomail_token import normalise_token
 
 _LOSSES = {
     Loss.CLOSED: "the server ends the connection",

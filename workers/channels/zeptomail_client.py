@@ -8,11 +8,11 @@ from postroom.config.structs import ZeptomailChannel
 from postroom.log import get_logger
 from postroom.outcome import Cause, ChannelFault, Phase
 from postroom.secret import Secret
+from postroom.zeptomail_token import SCHEME, normalise_token
 from workers.channels.http_pool import TIMEOUTS, HttpAnswer, HttpPool, Lost, Timeouts, checked_url
 from workers.channels.http_probe import look_at
 from workers.channels.seam import Check
 from workers.channels.zeptomail_said import Said, read
-from workers.channels.zeptomail_token import SCHEME, normalise_token
 
 UNLIKELY = "The ZeptoMail token is empty or holds characters that no token has."
 
