@@ -87,6 +87,7 @@ class Program:
     def __init__(self, source: str, *, as_html: bool, longest_repeated: int) -> None:
         """Compile, or raise `EngineError`; `longest_repeated` as the source's outline has it."""
         self._source = source
+        self.as_html = as_html
         self._meter = _Meter()
         self._env = minijinja.Environment(
             undefined_behavior="strict",

@@ -2,10 +2,13 @@
 
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from typing import Any
 
 from msgspec import Struct
 
 from postroom.templates.css import inline_css
+from postroom.templates.direct import BeyondError, Direct
 from postroom.templates.engine import EngineError, Program
 from postroom.templates.faults import Problem, TemplateFault, TemplatesError
 from postroom.templates.language import Literal, Outline, Part, Tag
@@ -31,6 +34,12 @@ class Piece(Struct, frozen=True):
     file: str
     program: Program
     outline: Outline
+    direct: Direct | None  # what writes most of its mail; the program is the measure, and writes the rest
+
+    def render(self, context: dict[str, Any]) -> str:
+        """Render, or raise `EngineError`."""
+        text = None if self.direct is None else self.direct.render(context)
+        return self.program.render(context) if text is None else text
 
     def origin(self, line: int) -> tuple[str, int]:
         """Return file and line of what stands on a line of the compiled source; line 0 where that is not clear."""
@@ -117,9 +126,9 @@ class Prepared:
                 return None
             found = ready_for_wire(found)
         else:
-            return Piece(file, program, found)
+            return _made(file, program, found)
         try:
-            return Piece(file, _compile(_text(found.parts), file, found), found)
+            return _made(file, _compile(_text(found.parts), file, found), found)
         except EngineError as error:
             self._faults.add(file, [Problem(1, f"cannot be compiled behind its layout: {error.detail}")])
             return None
@@ -143,7 +152,7 @@ class Prepared:
         key = (TEXT, tuple(found.parts))
         if key not in self._known:
             try:
-                self._known[key] = Piece(html.file, _compile(_text(found.parts), "", found), found)
+                self._known[key] = _made(html.file, _compile(_text(found.parts), "", found), found)
             except EngineError as error:
                 text = f"no text can be made of it, write a body.txt: {error.detail}"
                 self._faults.add(html.file, [Problem(1, text)])
@@ -182,6 +191,13 @@ class Faults:
 def _compile(source: str, file: str, found: Outline) -> Program:
     as_html = file.endswith((".html", ".mjml"))
     return Program(source, as_html=as_html, longest_repeated=found.longest_repeated)
+
+
+def _made(file: str, program: Program, found: Outline) -> Piece:
+    direct = None
+    with suppress(BeyondError):
+        direct = Direct(found, as_html=program.as_html)
+    return Piece(file, program, found, direct)
 
 
 def _text(parts: list[Part]) -> str:

@@ -160,7 +160,7 @@ class Template:
 
     def _part(self, part: str, piece: Piece, context: dict[str, Any]) -> str:
         try:
-            return _rendered(part, piece, context)
+            return _checked(part, piece.render(context))
         except EngineError as error:
             file, line = piece.origin(error.line) if part != SUBJECT else (piece.file, 0)
             place = f"{file} line {line}" if line else file
@@ -181,7 +181,10 @@ class Template:
     @staticmethod
     def _trial(part: str, piece: Piece, context: dict[str, Any]) -> Problem | None:
         try:
-            _rendered(part, piece, context)
+            text = piece.program.render(context)
+            if piece.direct is not None:
+                piece.direct.compare(context, text)
+            _checked(part, text)
         except EngineError as error:
             file, line = piece.place_of_failure(context)
             return Problem(line, error.detail, file)
@@ -197,8 +200,7 @@ def _shown(pieces: Mapping[str, Pieces]) -> set[str]:
     return {name for of_locale in pieces.values() for name in of_locale[SUBJECT].program.undeclared}
 
 
-def _rendered(part: str, piece: Piece, context: dict[str, Any]) -> str:
-    text = piece.program.render(context)
+def _checked(part: str, text: str) -> str:
     return _subject(text) if part == SUBJECT else text
 
 
