@@ -1,17 +1,14 @@
 """Every metric by name. Labels are bounded: never a recipient, an id, a ref or anybody's text."""
 
-from collections import defaultdict
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
-from prometheus_client.core import CounterMetricFamily
-from prometheus_client.registry import Collector
+from prometheus_client import CollectorRegistry, Counter, Gauge, disable_created_metrics
 
 from postroom import __version__
 from postroom.config.change import Change
 from postroom.config.rules import read_time
 from postroom.config.structs import Config
+from postroom.counting import Spread, Sums
 from postroom.shared_metrics import SharedMetrics
 
 LATENCY_BUCKETS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600, 14400)
@@ -23,69 +20,26 @@ HTTP_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
-class Children(dict[tuple[Any, ...], Any]):
-    """The children of a metric by their labels, for what is counted with every message.
-
-    `children[labels]` is `metric.labels(*labels)` at a tenth of its cost.
-    """
-
-    def __init__(self, metric: Counter | Histogram) -> None:
-        super().__init__()
-        self._metric = metric
-
-    def __missing__(self, labels: tuple[Any, ...]) -> Any:
-        child = self[labels] = self._metric.labels(*labels)
-        return child
-
-    def forget(self, label: str, *, at: int = 0) -> None:
-        """Forget the children that have this label at that place, for they are removed from the metric."""
-        for labels in [labels for labels in self if labels[at] == label]:
-            del self[labels]
-
-
-class Sums(Collector):
-    """A counter that adds up seconds by labels with every message: `sums.by[labels] += seconds`.
-
-    A dict, for it costs a tenth of a Counter; one thread adds and is scraped, that of the event loop.
-    """
-
-    def __init__(self, name: str, text: str, labels: tuple[str, ...], registry: CollectorRegistry) -> None:
-        self._name, self._text, self._labelnames = name, text, labels
-        self.by: defaultdict[tuple[str, ...], float] = defaultdict(float)
-        registry.register(self)
-
-    def collect(self) -> Iterator[CounterMetricFamily]:
-        """Tell every sum."""
-        family = CounterMetricFamily(self._name, self._text, labels=self._labelnames)
-        for labels, value in self.by.items():
-            family.add_metric(labels, value)
-        yield family
-
-    def describe(self) -> Iterator[CounterMetricFamily]:
-        """Tell the name alone."""
-        yield CounterMetricFamily(self._name, self._text, labels=self._labelnames)
-
-
 class PipeMetrics:
     """Round trips of the ledger's scripts: how long they take, and how many calls share one (group commit)."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self._seconds = Histogram(
+        self._seconds = Spread(
             "postroom_redis_op_duration_seconds", "Time of one round trip of scripts, WAIT included.", ("op",),
-            buckets=REDIS_BUCKETS, registry=registry,
+            registry, bounds=REDIS_BUCKETS,
         )  # fmt: skip
-        self._calls = Histogram(
-            "postroom_redis_batch_calls", "Calls that shared one round trip.", ("op",),
-            buckets=BATCH_BUCKETS, registry=registry,
+        self._calls = Spread(
+            "postroom_redis_batch_calls", "Calls that shared one round trip.", ("op",), registry,
+            bounds=BATCH_BUCKETS,
         )  # fmt: skip
 
     def observer(self, op: str) -> Callable[[int, float], None]:
         """Return what is told the number of calls and the seconds of each round trip of a pipe."""
-        calls, seconds = self._calls.labels(op), self._seconds.labels(op)
+        labels = (op,)
 
         def observe(count: int, took: float) -> None:
-            calls.observe(count)
-            seconds.observe(took)
+            self._calls.observe(labels, count)
+            self._seconds.observe(labels, took)
 
         return observe
 
@@ -143,13 +97,12 @@ class EdgeMetrics:
             _forget(agent, self.accepted, self.cancelled, self.finished, self.storm_braked)
 
     def _count_requests(self, registry: CollectorRegistry) -> None:
-        self.requests = Counter(
-            "postroom_http_requests", "Requests by route template.", ("route", "method", "status"),
-            registry=registry,
-        )  # fmt: skip
-        self.request_seconds = Histogram(
-            "postroom_http_request_duration_seconds", "Time to answer.", ("route", "method"),
-            buckets=HTTP_BUCKETS, registry=registry,
+        self.requests = Sums(
+            "postroom_http_requests", "Requests by route template.", ("route", "method", "status"), registry
+        )
+        self.request_seconds = Spread(
+            "postroom_http_request_duration_seconds", "Time to answer.", ("route", "method"), registry,
+            bounds=HTTP_BUCKETS,
         )  # fmt: skip
         self.in_flight = Gauge("postroom_http_in_flight", "Requests being answered.", registry=registry)
         self.auth_failures = Counter(
@@ -157,10 +110,9 @@ class EdgeMetrics:
         )
 
     def _count_messages(self, registry: CollectorRegistry) -> None:
-        self.accepted = Counter(
-            "postroom_messages_accepted", "Messages recorded.", ("caller", "agent", "priority"),
-            registry=registry,
-        )  # fmt: skip
+        self.accepted = Sums(
+            "postroom_messages_accepted", "Messages recorded.", ("caller", "agent", "priority"), registry
+        )
         self.replays = Counter(
             "postroom_idempotent_replays", "Requests whose ref was known.", ("caller", "kind"),
             registry=registry,
@@ -197,22 +149,22 @@ class CarrierMetrics:
 
     def _count_mail(self, registry: CollectorRegistry) -> None:
         """Attempts and ends. A histogram has no agent: a thousand of them would have a hundred thousand series."""
-        self.attempts = Counter(
+        self.attempts = Sums(
             "postroom_attempts", "Attempts by the worst outcome among their recipients.",
-            ("agent", "channel", "outcome", "reply_class"), registry=registry,
+            ("agent", "channel", "outcome", "reply_class"), registry,
         )  # fmt: skip
-        self.attempt_seconds = Histogram(
-            "postroom_attempt_duration_seconds", "Time of an attempt, by kind of channel.", ("kind",),
-            buckets=ATTEMPT_BUCKETS, registry=registry,
+        self.attempt_seconds = Spread(
+            "postroom_attempt_duration_seconds", "Time of an attempt, by kind of channel.", ("kind",), registry,
+            bounds=ATTEMPT_BUCKETS,
         )  # fmt: skip
         self.busy_seconds = Sums(
             "postroom_channel_busy_seconds", "Time of all attempts over a channel, summed up.",
             ("agent", "channel"), registry,
         )  # fmt: skip
         self.finished = _finished(registry)
-        self.latency = Histogram(
-            "postroom_message_latency_seconds", "From accepted to sent.", ("retry_profile", "priority"),
-            buckets=LATENCY_BUCKETS, registry=registry,
+        self.latency = Spread(
+            "postroom_message_latency_seconds", "From accepted to sent.", ("retry_profile", "priority"), registry,
+            bounds=LATENCY_BUCKETS,
         )  # fmt: skip
         self.sent_age = Sums(
             "postroom_sent_age_seconds", "From accepted to sent, summed up over the sent messages of an agent.",
@@ -238,11 +190,8 @@ class CarrierMetrics:
         """Drop every series of an agent that is no longer configured."""
         _forget(
             agent, self.attempts, self.finished, self.ambiguous, self.lapsed, self.channel_up, self.channel_faults,
-            self.channel_switches, self.paced,
+            self.channel_switches, self.paced, self.busy_seconds, self.sent_age,
         )  # fmt: skip
-        for sums in (self.busy_seconds, self.sent_age):
-            for labels in [labels for labels in sums.by if labels[0] == agent]:
-                del sums.by[labels]
 
     def _count_ways(self, registry: CollectorRegistry) -> None:
         """Channels, and what holds mail up."""
@@ -281,15 +230,18 @@ class CarrierMetrics:
         )
 
 
-def _forget(agent: str, *metrics: Counter | Gauge) -> None:
+def _forget(agent: str, *metrics: Counter | Gauge | Sums) -> None:
     for metric in metrics:
-        metric.remove_by_labels({"agent": agent})
+        if isinstance(metric, Sums):
+            metric.forget(agent)
+        else:
+            metric.remove_by_labels({"agent": agent})
 
 
-def _finished(registry: CollectorRegistry) -> Counter:
+def _finished(registry: CollectorRegistry) -> Sums:
     """Workers end messages, and so do callers and operators over the API."""
     labels = ("agent", "priority", "state")
-    return Counter("postroom_messages_finished", "Messages that ended.", labels, registry=registry)
+    return Sums("postroom_messages_finished", "Messages that ended.", labels, registry)
 
 
 def _redis_up(registry: CollectorRegistry) -> Gauge:

@@ -4,13 +4,12 @@ from typing import Any
 
 from structlog.typing import FilteringBoundLogger
 
-from postroom.config.change import Change
 from postroom.ending import account_end
 from postroom.ledger.accept import Offer
 from postroom.ledger.ends import Ended
 from postroom.ledger.keys import agent_of
 from postroom.ledger.record import Record
-from postroom.metrics import Children, EdgeMetrics
+from postroom.metrics import EdgeMetrics
 from postroom.origin import Origin
 from postroom.states import State
 from service.accept import Accepted
@@ -21,12 +20,6 @@ class Account:
 
     def __init__(self, metrics: EdgeMetrics, log: FilteringBoundLogger) -> None:
         self._metrics, self._log = metrics, log
-        self._counted = Children(metrics.accepted)
-
-    def apply(self, change: Change) -> None:
-        """Forget what was counted of agents that are configured no longer."""
-        for agent in change.removed:
-            self._counted.forget(agent, at=1)
 
     def file(self, caller: str, *, size: int, new: bool, request_id: str) -> None:
         """Count and log an upload."""
@@ -40,7 +33,7 @@ class Account:
             return
         offer = accepted.offer
         assert offer is not None
-        self._counted[offer.caller, offer.agent, offer.priority].inc()
+        self._metrics.accepted.by[offer.caller, offer.agent, offer.priority] += 1
         # Spelt out rather than bound: binding makes a logger for each message.
         self._log.info(
             "message.accepted",

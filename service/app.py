@@ -56,7 +56,6 @@ def build_app(
     live.subscribe(authenticator.apply)
     operator = OperatorDesk(desk, live, metrics, log)
     live.subscribe(metrics.apply)
-    live.subscribe(desk.account.apply)
     live.subscribe(lambda _: desk.notes("config.reloaded", service="api", config_hash=live.digest))
 
     @asynccontextmanager

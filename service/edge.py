@@ -14,7 +14,7 @@ from structlog.typing import FilteringBoundLogger
 
 from postroom.errors import Code, RefusedError
 from postroom.ledger.keys import agent_of
-from postroom.metrics import Children, EdgeMetrics
+from postroom.metrics import EdgeMetrics
 from postroom.tracing import AcceptSpan, Attributes, Tracing, known
 from service.arrival import Arrival, Scope, Straight, take_in
 from service.auth import Authenticator
@@ -52,8 +52,6 @@ class Edge:
         self._app = app
         self._authenticator = authenticator
         self._metrics = metrics
-        self._requests = Children(metrics.requests)
-        self._request_seconds = Children(metrics.request_seconds)
         self._log = log
         self._straight = straight or {}
         self._tracing = tracing
@@ -124,8 +122,8 @@ class Edge:
         if method not in COUNTED:
             method = "other"
         caller = arrival.identity.name if arrival.identity else None
-        self._requests[route, method, arrival.status].inc()
-        self._request_seconds[route, method].observe(seconds)
+        self._metrics.requests.by[route, method, str(arrival.status)] += 1
+        self._metrics.request_seconds.observe((route, method), seconds)
         if arrival.code and route == "/v1/messages" and method == "POST":
             self._metrics.rejected.labels(caller or "", arrival.code).inc()
         if route not in ("/livez", "/readyz"):

@@ -7,7 +7,7 @@ from postroom.ledger.claimed import Claim, Claimed
 from postroom.ledger.ends import Ended as EndedByItself
 from postroom.ledger.finished import Finished
 from postroom.log_events import QUIET_ENDS
-from postroom.metrics import CarrierMetrics, Children
+from postroom.metrics import CarrierMetrics
 from postroom.origin import trace_id_of
 from postroom.states import State
 from postroom.tracing import Tracing, known
@@ -25,16 +25,6 @@ class Account:
         self.metrics = metrics
         self.log = log
         self._tracing = tracing
-        self._attempts = Children(metrics.attempts)
-        self._attempt_seconds = Children(metrics.attempt_seconds)
-        self._finished = Children(metrics.finished)
-        self._latency = Children(metrics.latency)
-
-    def forget(self, agent: str) -> None:
-        """Drop what was counted of an agent that is no longer configured."""
-        self._attempts.forget(agent)
-        self._finished.forget(agent)
-        self.metrics.forget(agent)
 
     def claim(self, agent: str, claim: Claim) -> None:
         """Tell what a claim found out: messages that ended, leases that had run out, and a rate that is in the way."""
@@ -46,7 +36,7 @@ class Account:
             self.metrics.lapsed.labels(agent, lapsed.phase or "claimed").inc()
             if lapsed.phase == "committing":
                 self.metrics.ambiguous.labels(agent).inc()
-                self.metrics.attempts.labels(agent, lapsed.channel, "ambiguous", "none").inc()
+                self.metrics.attempts.by[agent, lapsed.channel, "ambiguous", "none"] += 1
             self.log.warning("lease.expired", agent=agent, message_id=lapsed.id, phase=lapsed.phase)
 
     def ended(self, ended: EndedByItself) -> None:
@@ -132,20 +122,20 @@ class Account:
 
     def _count(self, message: Claimed, ended: Ended, way: Way, finished: Finished) -> None:
         reply_class = f"{ended.reply_code // 100}xx" if ended.reply_code else "none"
-        self._attempts[message.agent, way.channel, ended.outcome, reply_class].inc()
-        seconds = ended.ms / 1000
-        self._attempt_seconds[(way.kind,)].observe(seconds)
-        self.metrics.busy_seconds.by[message.agent, way.channel] += seconds
+        seconds, metrics = ended.ms / 1000, self.metrics
+        metrics.attempts.by[message.agent, way.channel, ended.outcome, reply_class] += 1
+        metrics.attempt_seconds.observe((way.kind,), seconds)
+        metrics.busy_seconds.by[message.agent, way.channel] += seconds
         if ended.ambiguous:
-            self.metrics.ambiguous.labels(message.agent).inc()
+            metrics.ambiguous.labels(message.agent).inc()
         if ended.defect is not None:
-            self.metrics.render_failures.labels(message.template.partition("@")[0], ended.defect).inc()
+            metrics.render_failures.labels(message.template.partition("@")[0], ended.defect).inc()
         if finished.next_in_ms is None:
-            self._finished[message.agent, message.priority, finished.state].inc()
+            metrics.finished.by[message.agent, message.priority, finished.state] += 1
         if finished.state == State.SENT:
             age = finished.age_ms / 1000
-            self._latency[message.retry_profile, message.priority].observe(age)
-            self.metrics.sent_age.by[(message.agent,)] += age
+            metrics.latency.observe((message.retry_profile, message.priority), age)
+            metrics.sent_age.by[(message.agent,)] += age
 
 
 def _origin_of(message: Claimed) -> tuple[str, str, int]:

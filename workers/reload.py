@@ -33,7 +33,7 @@ async def start_over(
         with suppress(KeyError):
             carrier.metrics.channel_up.remove(agent, channel)
     if agent not in carrier.config.agents:
-        carrier.account.forget(agent)
+        carrier.metrics.forget(agent)
     # Not before the round has ended: until then it may still meet the fault that was mended.
     await _reconcile(carrier, agent, change)
     if agent in carrier.config.agents and not carrier.draining:

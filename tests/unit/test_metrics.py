@@ -1,13 +1,14 @@
 """The metrics themselves: sums that cost little, and series that go with their agent."""
 
 import pytest
-from prometheus_client import CollectorRegistry, generate_latest
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry, Histogram, generate_latest
 
 from postroom.config.change import Change
 from postroom.config.structs import Config
-from postroom.log import get_logger
-from postroom.metrics import CarrierMetrics, Children, EdgeMetrics, Sums
-from workers.account import Account
+from postroom.counting import Spread, Sums
+from postroom.metrics import CarrierMetrics, EdgeMetrics
 
 
 def test_sums_are_a_counter_to_whoever_scrapes():
@@ -24,24 +25,42 @@ def test_sums_are_a_counter_to_whoever_scrapes():
         Sums("postroom_busy_seconds", "Again.", (), registry)
 
 
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["smtp", "api"]), st.sampled_from([0, 0.1, 0.25, 0.3, 1, 2.5, 7, 1e9]))
+    )
+)
+def test_a_spread_is_a_histogram_to_whoever_scrapes(values):
+    """Byte by byte what the library tells of the same values: buckets with their ends included, count and sum."""
+    ours, theirs = CollectorRegistry(), CollectorRegistry()
+    spread = Spread("postroom_seconds", "Time.", ("kind",), ours, bounds=(0.1, 0.25, 1, 2.5))
+    histogram = Histogram(
+        "postroom_seconds", "Time.", ("kind",), registry=theirs, buckets=(0.1, 0.25, 1, 2.5)
+    )
+    for kind, value in values:
+        spread.observe((kind,), value)
+        histogram.labels(kind).observe(value)
+    assert generate_latest(theirs) == generate_latest(ours)
+    with pytest.raises(ValueError, match="Duplicated"):
+        Spread("postroom_seconds", "Again.", (), ours, bounds=(1,))
+
+
 def test_a_worker_drops_the_series_of_an_agent_that_went():
     """Of each of its metrics; others keep theirs, and an agent that comes back begins anew."""
     registry = CollectorRegistry()
     metrics = CarrierMetrics(registry)
-    account, attempts = Account(metrics, get_logger()), Children(metrics.attempts)
     for agent in ("gone", "kept"):
-        attempts[agent, "relay", "sent", "2xx"].inc()
-        metrics.finished.labels(agent, "normal", "sent").inc()
+        metrics.attempts.by[agent, "relay", "sent", "2xx"] += 1
+        metrics.finished.by[agent, "normal", "sent"] += 1
         metrics.channel_up.labels(agent, "relay").set(1)
         metrics.paced.labels(agent).inc()
         metrics.busy_seconds.by[agent, "relay"] += 1
         metrics.sent_age.by[(agent,)] += 1
     assert 6 == generate_latest(registry).count(b'{agent="gone"')
-    account.forget("gone")
+    metrics.forget("gone")
     assert b"gone" not in generate_latest(registry)
     assert 6 == generate_latest(registry).count(b'{agent="kept"')
-    attempts.forget("gone")
-    attempts["gone", "relay", "sent", "2xx"].inc()
+    metrics.attempts.by["gone", "relay", "sent", "2xx"] += 1
     labels = {"agent": "gone", "channel": "relay", "outcome": "sent", "reply_class": "2xx"}
     assert 1 == registry.get_sample_value("postroom_attempts_total", labels)
 
@@ -51,7 +70,7 @@ def test_an_api_drops_the_series_of_an_agent_that_went():
     registry = CollectorRegistry()
     metrics = EdgeMetrics(registry)
     for agent in ("gone", "kept"):
-        metrics.accepted.labels("shop", agent, "normal").inc()
+        metrics.accepted.by["shop", agent, "normal"] += 1
         metrics.cancelled.labels("shop", agent).inc()
     metrics.apply(Change(Config(), Config(), added=(), removed=("gone",), changed=()))
     text = generate_latest(registry)
