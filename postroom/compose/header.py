@@ -63,6 +63,12 @@ def date(seconds: int) -> str:
     return f"Date: {day} {t.tm_hour:02}:{t.tm_min:02}:{t.tm_sec:02} +0000\n"
 
 
+@lru_cache(maxsize=256)  # an agent's mail has the same author again and again
+def author(address: Address) -> str:
+    """Write From (RFC 5322 §3.6.2)."""
+    return mailboxes("From", (address,))
+
+
 def mailboxes(name: str, addresses: Iterable[Address]) -> str:
     """Write a list of mailboxes (RFC 5322 §3.4); local parts beyond ASCII stay as they are (RFC 6532)."""
     words: list[str] = []
@@ -95,6 +101,9 @@ def _phrase(name: str) -> list[str]:
 
 def _fold(name: str, words: list[str]) -> str:
     """Put the words on as few lines as will hold them, the first one always beside the name."""
+    whole = f"{name}: {' '.join(words)}"
+    if words and len(whole) <= FOLD_AT:
+        return f"{whole}\n"
     lines: list[str] = []
     line = f"{name}:"
     first = True

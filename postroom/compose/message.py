@@ -56,7 +56,7 @@ def compose(mail: Mail, extra: tuple[tuple[str, str], ...] = (), wire: Wire = SE
 
 
 def _header(mail: Mail, extra: tuple[tuple[str, str], ...], *, smtputf8: bool) -> list[Field]:
-    fields = [("From", header.mailboxes("From", (mail.sender,)))]
+    fields = [("From", header.author(mail.sender))]
     if mail.submitter is not None:
         fields.append(("Sender", header.mailboxes("Sender", (mail.submitter,))))
     to, cc = (mail.to, mail.cc) if smtputf8 else (_in_ascii(mail.to), _in_ascii(mail.cc))

@@ -1,7 +1,7 @@
 """Writing without the engine what only shows variables, asks whether they are there, and goes through lists.
 
 Most mail does no more, and handing its variables to the engine and taking each output back to be judged costs several
-times what putting the same text together does (decision 16). So such a file is translated into a function in Python,
+times what putting the same text together does (decision 17). So such a file is translated into a function in Python,
 into which nothing of a template gets but as a quoted text. The engine stays the measure: what is not surely the same
 here, a tag or a value, is left to it.
 """
