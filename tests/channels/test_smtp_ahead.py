@@ -381,6 +381,31 @@ class TestTheFirstFails:
         assert (2, wanted(0, 1, 2), False) == (server.connections, arrived(server), relay.looks_ahead)
         assert [1, 1, 1] == [len(mark.told) for mark in marks]
 
+    @pytest.mark.parametrize("reply", ["500 5.5.1 what?", "502 no", "503 5.5.1 bad sequence of commands"])
+    async def test_refused_for_its_company(self, reply):
+        """A server that complains of commands after the dot does not mean the mail: it is put off, and goes alone then."""
+        async with tapped({"DOT": [reply, "ok"]}) as (server, tap):
+            relay = relay_to(tap)
+            connection = await relay.connect()
+            ends = await send_run(connection, orders_of(2))
+            ends.append(
+                await connection.submit(order_for(numbered(0)), Mark(), Coming(order_for(numbered(2))))
+            )
+            await connection.aclose()
+
+            assert [Deferred(Phase.DONE), Sent(), Sent()] == outcomes(ends)
+            assert (False, wanted(1, 0)) == (relay.looks_ahead, arrived(server))
+            assert 4 == b"".join(tap.pieces).count(b"MAIL FROM")
+
+    async def test_by_itself_it_is_refused_by_the_same_reply(self):
+        """Without company such a reply is about the mail, as ever."""
+        async with Smtpd({"DOT": "503 5.5.1 no"}) as server:
+            connection = await relay_to(server).connect()
+            ended = await connection.submit(orders_of(1)[0], Mark(), Coming(None))
+            await connection.aclose()
+
+        assert [Refused(Phase.DONE, "message")] == outcomes([ended])
+
     @pytest.mark.parametrize(
         "error", [FenceLostError(), TooLateError(), DayUsedUpError(), RuntimeError("the ledger is away")]
     )
@@ -520,9 +545,9 @@ class TestTheNextFails:
         assert (Cause.THROTTLE, 1) == (fault.cause, server.connections)
         assert wanted(0) == arrived(server)
 
-    @pytest.mark.parametrize("how", ["drop", "reset"])
+    @pytest.mark.parametrize("how", ["drop", "reset", "503 5.5.1 bad sequence of commands", "raw \x00\r\n"])
     async def test_found_dead(self, how):
-        """A connection that ends before the next one's MAIL is answered is replaced free of charge.
+        """A connection that ends before the next one's MAIL is answered is replaced free of charge, or out of step then.
 
         The first time this may be what the server makes of such a group, so the channel does it no more.
         """
@@ -549,16 +574,37 @@ class TestTheNextFails:
 
         assert not relay.looks_ahead
 
-    async def test_one_that_has_answered_a_group_before_is_only_gone(self):
+    @pytest.mark.parametrize(
+        ("script", "third"),
+        [
+            ({"MAIL": ["ok", "ok", "drop", "ok"]}, Sent()),
+            ({"RCPT": ["ok", "ok", "drop", "ok"]}, Deferred(Phase.RCPT)),
+            ({"DOT": ["ok", "ok", "drop", "ok"]}, Ambiguous(Phase.DONE)),
+        ],
+    )
+    async def test_one_that_has_answered_a_group_before_is_only_gone(self, script, third):
         """A connection over which such a group was answered, and that ends later, says nothing against groups."""
-        async with Smtpd({"MAIL": ["ok", "ok", "drop", "ok"]}) as server:
+        async with Smtpd(script) as server:
             relay = relay_to(server)
             connection = await relay.connect()
-            ends = await send_run(connection, orders_of(4))
+            ends = await send_run(connection, orders_of(4)[:3])
+            if not connection.usable:
+                connection = await relay.connect()
+            ends += await send_run(connection, orders_of(4)[3:])
             await connection.aclose()
 
-        assert [Sent()] * 4 == outcomes(ends)
-        assert (2, wanted(*range(4)), True) == (server.connections, arrived(server), relay.looks_ahead)
+        assert [Sent(), Sent(), third, Sent()] == outcomes(ends)
+        assert (2, True) == (server.connections, relay.looks_ahead)
+
+    async def test_a_lone_dot_that_is_lost_says_nothing_of_groups(self):
+        """The last of a run was begun with the dot before it; what becomes of its own dot is about itself."""
+        async with Smtpd({"DOT": ["ok", "drop"]}) as server:
+            relay = relay_to(server)
+            connection = await relay.connect()
+            ends = await send_run(connection, orders_of(2))
+            await connection.aclose()
+
+        assert ([Sent(), Ambiguous(Phase.DONE)], True) == (outcomes(ends), relay.looks_ahead)
 
     @pytest.mark.parametrize(
         ("script", "second"),

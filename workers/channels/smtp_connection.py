@@ -150,10 +150,10 @@ class SmtpConnection:
     async def _transact(
         self, order: Order, envelope: Envelope, commit: Commit, ahead: Ahead | None
     ) -> Submission:
-        relay, opened = self._relay, envelope.opened
+        relay = self._relay
         warm = self._messages > 0 or self._loop.time() - self._since > WARM_SECONDS
         if warm and not self._stream.quiet:
-            if opened:
+            if envelope.opened:
                 self._note_if_unheard(self._stream.loss)
             raise StaleError
         transaction = Transaction(
@@ -168,8 +168,8 @@ class SmtpConnection:
         try:
             return await transaction.run(envelope, commit, look_ahead)
         finally:
+            self._heard = self._heard or transaction.heard
             self._note_if_unheard(transaction.unheard)
-            self._heard = self._heard or (opened and transaction.unheard is None)
 
     def _may_look_ahead(self) -> bool:
         """True where one more message can go over this connection, and the server takes commands in groups."""
@@ -177,7 +177,7 @@ class SmtpConnection:
         return grouped and self._messages + 1 < self._most_messages and self._longest_idle > 0
 
     def _note_if_unheard(self, loss: Loss | None) -> None:
-        """Look ahead no more over this channel if its server seems to throw away what comes with a dot.
+        """Look ahead no more over this channel if its server seems not to take what comes with a dot.
 
         One that has answered such a group over this connection, and then hangs up, is only gone.
         """

@@ -24,6 +24,8 @@ from workers.channels.smtp_session import Features, SmtpTimeouts
 from workers.channels.smtp_stream import Loss, LostError, SmtpStream
 from workers.channels.smtp_table import Step, judge
 
+NOT_IN_STEP = (500, 502, 503)  # about commands, in whatever place: the server sees others than were sent
+
 LookAhead = Callable[[], Awaitable[Envelope | None]]
 
 
@@ -54,8 +56,9 @@ class Transaction:
         self._phase = Phase.MAIL
         self._opened = False  # together with the dot before it
         self._next: Envelope | None = None
+        self.heard = False  # the server has answered an opening that came with a dot
         self.unheard: Loss | None = (
-            None  # how a server was lost that owed a reply to such a dot, or what it had along
+            None  # how the thread was lost of a dot with company, or of what it had along
         )
 
     async def run(
@@ -89,7 +92,8 @@ class Transaction:
                 or await self._rcpts(envelope.rcpts)
                 or await self._data()
             )
-        except LostError:
+        except LostError as lost:
+            self.unheard = lost.loss if self._opened else None
             return self._rest(Deferred(self._phase))
 
     async def _mail(self, command: bytes, recipients: int) -> Submission | None:
@@ -99,8 +103,14 @@ class Transaction:
         except LostError as lost:
             # What came with a dot a server may have thrown away: that costs nothing more than the wait.
             if self._warm and (lost.loss is Loss.CLOSED or self._opened):
+                self.unheard = lost.loss if self._opened else None
                 raise StaleError from lost
             raise
+        if self._opened and reply.code in NOT_IN_STEP:
+            self.unheard = Loss.GARBAGE
+            self._stream.abort()
+            raise StaleError
+        self.heard = self._opened
         if reply.code // 100 == 2:
             return None
         # A server that closes an idle or much used connection may say so in place of MAIL's reply.
@@ -175,14 +185,20 @@ class Transaction:
         self._stream.write(b".\r\n" + self._next.open() if self._next else b".\r\n")
         reach("after_dot")
         try:
-            reply = await self._read_of_group(self._timeouts.data_done, grouped=self._next is not None)
+            reply = await self._stream.read(self._timeouts.data_done)
             if self._next is not None:
                 self._stream.expect(self._next.commands)
             if reply.code == 250:
                 return self._all(Answer(Sent(), 250, reply.enhanced))
             verdict = self._judge(Step.DONE, reply)
-        except LostError:
+        except LostError as lost:
+            self.unheard = lost.loss if self._next is not None else None
             return self._rest(Ambiguous(Phase.DONE))
+        if self._next is not None and reply.code in NOT_IN_STEP:
+            # It means the company, not the mail: by itself this one may be taken.
+            self.unheard = Loss.GARBAGE
+            verdict = Answer(Deferred(Phase.DONE), reply.code, reply.enhanced)
+            self._stream.abort()
         if reply.code == 421:
             self._stream.abort()
         return verdict if isinstance(verdict, ChannelFault) else self._all(verdict)
@@ -204,16 +220,7 @@ class Transaction:
         """Return the reply to a command, which in a pipelined group has long been sent."""
         if not self._pipelining:
             self._stream.write(command)
-        return await self._read_of_group(seconds, grouped=self._opened)
-
-    async def _read_of_group(self, seconds: float, *, grouped: bool) -> Reply:
-        """Return the next reply, and note where it does not come to what travelled together with a dot."""
-        try:
-            return await self._stream.read(seconds)
-        except LostError as lost:
-            if grouped:
-                self.unheard = lost.loss
-            raise
+        return await self._stream.read(seconds)
 
     def _judge(self, step: Step, reply: Reply) -> Answer | ChannelFault:
         verdict = judge(step, reply, dialect=self._dialect, chosen_sender=step in self._chosen_at)
