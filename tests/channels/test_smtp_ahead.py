@@ -1,124 +1,20 @@
 """The dot of one message that has the next one's MAIL, RCPTs and DATA along."""
 
-import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
-
 import pytest
 import uvloop
 from msgspec import structs
 
 from postroom.compose import ComposeError
-from postroom.message import Address, Mail
-from postroom.outcome import (
-    Ambiguous,
-    Answer,
-    Cause,
-    ChannelFault,
-    DayUsedUpError,
-    Deferred,
-    FenceLostError,
-    Phase,
-    Refused,
-    Sent,
-    TooLateError,
-)
-from tests.channels.conformance import MAILS, Mark, cancel, order_for
+from postroom.message import Address
+from postroom.outcome import Answer, Deferred, Phase, Refused, Sent
+from tests.channels.conformance import MAILS, Mark, order_for
 from tests.channels.relay import QUICK, relay_to, until
+from tests.channels.run import Coming, a_moment, arrived, orders_of, outcomes, send_run, tapped, wanted
 from tests.smtpd import Smtpd
-from workers.channels.seam import Order
 from workers.channels.smtp import SmtpRelay
-from workers.channels.smtp_connection import SmtpConnection
 from workers.stages import Stages
 
 GREEDY = ("SIZE 20000000", "8BITMIME", "SMTPUTF8")  # without PIPELINING
-
-
-def numbered(number: int) -> Mail:
-    """A mail with a recipient and a text of its own."""
-    mail = MAILS["plain"]
-    content = structs.replace(mail.content, text=f"number {number}")
-    return structs.replace(mail, to=(Address(f"m{number}@example.com"),), content=content)
-
-
-def orders_of(count: int) -> list[Order]:
-    return [order_for(numbered(number)) for number in range(count)]
-
-
-class Coming:
-    """What a lane would send next; remembers how often it was asked."""
-
-    def __init__(self, order: Order | None) -> None:
-        self.order, self.asked = order, 0
-
-    async def __call__(self) -> Order | None:
-        self.asked += 1
-        return self.order
-
-
-async def send_run(connection: SmtpConnection, orders: Sequence[Order], marks: Sequence[Mark] = ()) -> list:
-    """Submit one after the other as a lane does; return what became of each."""
-    ends = []
-    for number, order in enumerate(orders):
-        ahead = Coming(orders[number + 1]) if number + 1 < len(orders) else None
-        ends.append(await connection.submit(order, marks[number] if marks else Mark(), ahead))
-    return ends
-
-
-def outcomes(ends: Sequence) -> list:
-    """The outcome of each message's only recipient, or the cause of a fault."""
-    return [e.cause if isinstance(e, ChannelFault) else e.answers[0].outcome for e in ends]
-
-
-def arrived(server: Smtpd) -> list[tuple[str, str]]:
-    """Whom each mail was for, and what it says, in the order of arrival."""
-    return [(m.recipients[0], m.data.decode().rpartition("\r\n\r\n")[2].strip()) for m in server.mails]
-
-
-def wanted(*numbers: int) -> list[tuple[str, str]]:
-    return [(f"m{number}@example.com", f"number {number}") for number in numbers]
-
-
-class Tap:
-    """Stands before a server and keeps what comes, in the pieces it came in."""
-
-    def __init__(self, server: Smtpd) -> None:
-        self.server, self.pieces, self.port = server, [], 0
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        below, above = await asyncio.open_connection("127.0.0.1", self.server.port)
-
-        async def back() -> None:
-            while data := await below.read(65536):
-                writer.write(data)
-            writer.close()
-
-        task = asyncio.create_task(back())
-        with suppress(OSError):
-            while data := await reader.read(65536):
-                self.pieces.append(data)
-                above.write(data)
-        above.close()
-        await asyncio.wait({task})
-        writer.transport.abort()
-
-
-@asynccontextmanager
-async def tapped(script=None, **options) -> AsyncIterator[tuple[Smtpd, Tap]]:
-    """A scripted server behind a tap; a relay to the tap is `relay_to(tap)`."""
-    async with Smtpd(script, **options) as server:
-        tap = Tap(server)
-        listener = await asyncio.start_server(tap.serve, "127.0.0.1", 0)
-        tap.port = listener.sockets[0].getsockname()[1]
-        try:
-            yield server, tap
-        finally:
-            listener.close()
-            await server.idle()
-
-
-async def a_moment() -> None:
-    await asyncio.sleep(0.01)
 
 
 class TestOneWrite:
@@ -185,23 +81,25 @@ class TestOneWrite:
         assert all(order.stages.compose > 0 for order in orders)
         assert [True, True, False] == [order.stages.ahead > 0 for order in orders]
 
-    async def test_only_what_waits_for_the_reply_is_read_ahead(self):
-        """Replies that came before they are read leave the connection usable; one too many does not."""
-        for said, usable, connections in (
-            (["ok"], True, 1),
-            (["ok", "raw 354 go\r\n250 what?\r\n"], False, 2),
-        ):
-            async with Smtpd({"DATA": [*said, "ok"]}) as server:
-                connection = await relay_to(server).connect()
-                first, second = orders_of(2)
-                await connection.submit(first, Mark(), Coming(second))
-                await until(lambda c=connection, s=said: len(c._stream._replies) == 2 + len(s))
-                assert usable == connection.usable
-                ended = await connection.submit(second, Mark())
-                await connection.aclose()
+    @pytest.mark.parametrize(
+        ("said", "whole", "connections"),
+        [("ok", True, 1), ("raw 354 go\r\n250 what?\r\n", True, 2), ("raw 354 go\r\n25", False, 2)],
+    )
+    async def test_only_what_waits_for_its_reply_is_expected(self, said, whole, connections):
+        """Replies that come before they are read leave the connection usable; anything more does not."""
+        async with Smtpd({"DATA": ["ok", said, "ok"]}) as server:
+            connection = await relay_to(server).connect()
+            first, second = orders_of(2)
+            await connection.submit(first, Mark(), Coming(second))
+            count = 4 if connections == 2 and whole else 3
+            stream = connection._stream
+            await until(lambda: len(stream._replies) == count and stream._parser.pending != whole)
+            assert (connections == 1) == connection.usable
+            ended = await connection.submit(second, Mark())
+            await connection.aclose()
 
-            assert ([Sent()], connections) == (outcomes([ended]), server.connections)
-            assert wanted(0, 1) == arrived(server)
+        assert ([Sent()], connections) == (outcomes([ended]), server.connections)
+        assert wanted(0, 1) == arrived(server)
 
     async def test_part_of_a_reply_leaves_it_usable(self):
         """The first bytes of an answer that is waited for are nothing unasked."""
@@ -328,321 +226,6 @@ class TestNotAhead:
 
         assert [Sent()] == outcomes([ended])
         assert "QUIT" in server.lines
-
-
-class TestTheFirstFails:
-    """The message whose dot has another one's opening along."""
-
-    @pytest.mark.parametrize(
-        ("reply", "outcome"),
-        [("451 4.3.0 later", Deferred(Phase.DONE)), ("552 5.3.4 no", Refused(Phase.DONE, "message"))],
-    )
-    async def test_refused_after_its_dot(self, reply, outcome):
-        """The first ends by its own reply, and the next goes on over the same connection."""
-        async with Smtpd({"DOT": [reply, "ok"]}) as server:
-            connection = await relay_to(server).connect()
-            ends = await send_run(connection, orders_of(3))
-            await connection.aclose()
-
-        assert [outcome, Sent(), Sent()] == outcomes(ends)
-        assert (1, wanted(1, 2)) == (server.connections, arrived(server))
-
-    @pytest.mark.parametrize(
-        ("reply", "first"), [("421 4.3.2 bye", Deferred(Phase.DONE)), ("454 slow", Cause.THROTTLE)]
-    )
-    async def test_refused_together_with_the_connection(self, reply, first):
-        """421 and faults give the connection up; the next was not accepted, and goes over a new one."""
-        async with Smtpd({"DOT": [reply, "ok"]}) as server:
-            relay = relay_to(server)
-            connection = await relay.connect()
-            one, two = orders_of(2)
-            ends = [await connection.submit(one, Mark(), Coming(two))]
-            assert not connection.usable
-            ends.append(await connection.submit(two, Mark()))
-            await connection.aclose()
-
-        assert [first, Sent()] == outcomes(ends)
-        assert (2, wanted(1), True) == (server.connections, arrived(server), relay.looks_ahead)
-
-    @pytest.mark.parametrize("how", ["drop", "reset", "hang"])
-    async def test_lost_after_its_dot(self, how):
-        """It is ambiguous, as ever; the next was surely not accepted and costs a new connection, no attempt.
-
-        A server that is lost over the first such group may not like it: the channel does it no more.
-        """
-        async with Smtpd({"DOT": [f"accept {how}", "ok"]}) as server:
-            relay = relay_to(server)
-            connection = await relay.connect()
-            marks = [Mark() for _ in range(3)]
-            ends = await send_run(connection, orders_of(3), marks)
-            await connection.aclose()
-
-        assert [Ambiguous(Phase.DONE), Sent(), Sent()] == outcomes(ends)
-        assert (2, wanted(0, 1, 2), False) == (server.connections, arrived(server), relay.looks_ahead)
-        assert [1, 1, 1] == [len(mark.told) for mark in marks]
-
-    @pytest.mark.parametrize("reply", ["500 5.5.1 what?", "502 no", "503 5.5.1 bad sequence of commands"])
-    async def test_refused_for_its_company(self, reply):
-        """A server that complains of commands after the dot does not mean the mail: it is put off, and goes alone then."""
-        async with tapped({"DOT": [reply, "ok"]}) as (server, tap):
-            relay = relay_to(tap)
-            connection = await relay.connect()
-            ends = await send_run(connection, orders_of(2))
-            ends.append(
-                await connection.submit(order_for(numbered(0)), Mark(), Coming(order_for(numbered(2))))
-            )
-            await connection.aclose()
-
-            assert [Deferred(Phase.DONE), Sent(), Sent()] == outcomes(ends)
-            assert (False, wanted(1, 0)) == (relay.looks_ahead, arrived(server))
-            assert 4 == b"".join(tap.pieces).count(b"MAIL FROM")
-
-    async def test_by_itself_it_is_refused_by_the_same_reply(self):
-        """Without company such a reply is about the mail, as ever."""
-        async with Smtpd({"DOT": "503 5.5.1 no"}) as server:
-            connection = await relay_to(server).connect()
-            ended = await connection.submit(orders_of(1)[0], Mark(), Coming(None))
-            await connection.aclose()
-
-        assert [Refused(Phase.DONE, "message")] == outcomes([ended])
-
-    @pytest.mark.parametrize(
-        "error", [FenceLostError(), TooLateError(), DayUsedUpError(), RuntimeError("the ledger is away")]
-    )
-    async def test_without_its_mark_nothing_of_the_next_is_said(self, error):
-        """A refused mark keeps the dot back, and with it what would have travelled along."""
-        async with tapped() as (server, tap):
-            connection = await relay_to(tap).connect()
-            first, second = orders_of(2)
-            with pytest.raises(type(error)):
-                await connection.submit(first, Mark(error, until=a_moment), Coming(second))
-            assert not connection.usable
-            await server.idle()
-            assert 1 == b"".join(tap.pieces).count(b"MAIL FROM")
-        assert [] == arrived(server)
-
-    async def test_cancelled_before_its_dot_nothing_of_the_next_is_said(self):
-        """A lane that is cancelled while the mark is written leaves nothing behind."""
-        async with tapped() as (server, tap):
-            connection = await relay_to(tap).connect()
-            first, second = orders_of(2)
-            mark = Mark(hang=True)
-            task = asyncio.create_task(connection.submit(first, mark, Coming(second)))
-            await asyncio.wait_for(mark.reached.wait(), 5)
-            await cancel(task)
-            await connection.aclose()
-            await server.idle()
-
-            assert 1 == b"".join(tap.pieces).count(b"MAIL FROM")
-        assert [] == server.mails
-
-    @pytest.mark.parametrize("mark", [Mark(until=a_moment), None], ids=["after the mark", "before it"])
-    async def test_interrupted_before_its_dot(self, mark):
-        """A server that speaks in the midst of the body gets neither the dot nor the next message's opening."""
-        async with tapped({"BODY": ["452 4.3.1 full", "slow 0"]}) as (server, tap):
-            connection = await relay_to(tap).connect()
-            first, second = orders_of(2)
-            told = mark or Mark()
-
-            async def ahead() -> Order:
-                if mark is None:  # the server speaks while the next one is made
-                    await until(lambda: not connection._stream.quiet)
-                return second
-
-            ended = await connection.submit(first, told, ahead)
-            assert not connection.usable
-            await server.idle()
-            assert 1 == b"".join(tap.pieces).count(b"MAIL FROM")
-            assert Answer(Deferred(Phase.BODY), 452, "4.3.1") == ended.answers[0]
-            assert (0 if mark is None else 1) == len(told.told)
-            last = await connection.submit(second, Mark())
-            await connection.aclose()
-
-        assert ([Sent()], wanted(1)) == (outcomes([last]), arrived(server))
-
-    async def test_cancelled_after_its_dot(self):
-        """Only the one whose dot is out may have been accepted."""
-        async with Smtpd({"DOT": "accept hang"}) as server:
-            connection = await relay_to(server).connect()
-            first, second = orders_of(2)
-            task = asyncio.create_task(connection.submit(first, Mark(), Coming(second)))
-            await server.until("DOT")
-            await cancel(task)
-            await connection.aclose()
-            await server.idle()
-
-        assert wanted(0) == arrived(server)
-
-
-class TestTheNextFails:
-    """The message whose opening travelled along."""
-
-    @pytest.mark.parametrize(
-        ("script", "outcome", "connections"),
-        [
-            ({"MAIL": ["ok", "451 4.3.0 later", "ok"]}, Deferred(Phase.MAIL), 1),
-            ({"MAIL": ["ok", "552 5.3.4 too big", "ok"]}, Refused(Phase.MAIL, "message"), 1),
-            ({"RCPT:m1@example.com": "450 4.2.1 grey"}, Deferred(Phase.RCPT), 1),
-            ({"RCPT:m1@example.com": "550 5.1.1 nobody"}, Refused(Phase.RCPT), 1),
-            ({"RCPT:m1@example.com": "550 no", "DATA": ["ok", "354 all the same", "ok"]}, Refused(Phase.RCPT), 1),
-            ({"DATA": ["ok", "451 4.3.0 later", "ok"]}, Deferred(Phase.DATA), 1),
-            ({"DATA": ["ok", "554 5.7.1 no", "ok"]}, Refused(Phase.DATA, "message"), 1),
-        ],
-    )  # fmt: skip
-    async def test_refused(self, script, outcome, connections):
-        """It ends by its own replies, without a mark, and the one behind it is sent."""
-        async with Smtpd(script) as server:
-            relay = relay_to(server)
-            connection = await relay.connect()
-            marks = [Mark() for _ in range(3)]
-            ends = await send_run(connection, orders_of(3), marks)
-            await connection.aclose()
-
-        assert [Sent(), outcome, Sent()] == outcomes(ends)
-        assert (connections, wanted(0, 2), True) == (server.connections, arrived(server), relay.looks_ahead)
-        assert [1, 0, 1] == [len(mark.told) for mark in marks]
-
-    async def test_one_refused_of_three(self):
-        """Which recipients the server took stands in the mark, as for a message that opened by itself."""
-        async with Smtpd({"RCPT:bob@example.com": "550 5.1.1 nobody"}) as server:
-            connection = await relay_to(server).connect()
-            mails = [numbered(0), structs.replace(numbered(1), to=tuple(map(Address, ("ada@example.com", "bob@example.com", "cy@example.com"))))]  # fmt: skip
-            marks = [Mark(), Mark()]
-            ends = await send_run(connection, list(map(order_for, mails)), marks)
-            await connection.aclose()
-
-        refused = Answer(Refused(Phase.RCPT), 550, "5.1.1")
-        assert [(None, refused, None)] == marks[1].told
-        assert [Sent(), refused.outcome, Sent()] == [answer.outcome for answer in ends[1].answers]
-        assert ["ada@example.com", "cy@example.com"] == server.mails[1].recipients
-
-    @pytest.mark.parametrize("how", ["bye 421 4.4.2 enough", "421 enough for one connection"])
-    async def test_the_server_says_goodbye_in_its_place(self, how):
-        """421 in place of MAIL's reply: it goes over a new connection, free of charge, and begun again the next time."""
-        async with Smtpd({"MAIL": ["ok", how, "ok"]}) as server:
-            relay = relay_to(server)
-            connection = await relay.connect()
-            marks = [Mark() for _ in range(3)]
-            ends = await send_run(connection, orders_of(3), marks)
-            await connection.aclose()
-
-        assert [Sent()] * 3 == outcomes(ends)
-        assert (2, wanted(0, 1, 2), True) == (server.connections, arrived(server), relay.looks_ahead)
-        assert [1, 1, 1] == [len(mark.told) for mark in marks]
-
-    @pytest.mark.parametrize("how", ["421 4.7.0 slow down", "bye 421 4.7.0 slow down"])
-    async def test_a_server_that_asks_to_slow_down_is_heard(self, how):
-        """Also where it hangs up at once: what it said last is read before its end counts."""
-        async with Smtpd({"MAIL": ["ok", how, "ok"]}) as server:
-            connection = await relay_to(server).connect()
-            first, second = orders_of(2)
-            await connection.submit(first, Mark(), Coming(second))
-            if how.startswith("bye"):
-                await until(lambda: connection._stream.loss is not None)
-            assert connection.usable
-            fault = await connection.submit(second, Mark())
-
-        assert (Cause.THROTTLE, 1) == (fault.cause, server.connections)
-        assert wanted(0) == arrived(server)
-
-    @pytest.mark.parametrize("how", ["drop", "reset", "503 5.5.1 bad sequence of commands", "raw \x00\r\n"])
-    async def test_found_dead(self, how):
-        """A connection that ends before the next one's MAIL is answered is replaced free of charge, or out of step then.
-
-        The first time this may be what the server makes of such a group, so the channel does it no more.
-        """
-        async with Smtpd({"MAIL": ["ok", how, "ok"]}) as server:
-            relay = relay_to(server)
-            connection = await relay.connect()
-            marks = [Mark() for _ in range(3)]
-            ends = await send_run(connection, orders_of(3), marks)
-            await connection.aclose()
-
-        assert [Sent()] * 3 == outcomes(ends)
-        assert (2, wanted(0, 1, 2), False) == (server.connections, arrived(server), relay.looks_ahead)
-        assert [1, 1, 1] == [len(mark.told) for mark in marks]
-
-    async def test_a_lane_that_hangs_up_on_a_dead_one_learns_it_too(self):
-        """A lane closes what is not usable instead of submitting over it."""
-        async with Smtpd({"MAIL": ["ok", "drop"]}) as server:
-            relay = relay_to(server)
-            connection = await relay.connect()
-            first, second = orders_of(2)
-            await connection.submit(first, Mark(), Coming(second))
-            await until(lambda: not connection.usable)
-            await connection.aclose()
-
-        assert not relay.looks_ahead
-
-    @pytest.mark.parametrize(
-        ("script", "third"),
-        [
-            ({"MAIL": ["ok", "ok", "drop", "ok"]}, Sent()),
-            ({"RCPT": ["ok", "ok", "drop", "ok"]}, Deferred(Phase.RCPT)),
-            ({"DOT": ["ok", "ok", "drop", "ok"]}, Ambiguous(Phase.DONE)),
-        ],
-    )
-    async def test_one_that_has_answered_a_group_before_is_only_gone(self, script, third):
-        """A connection over which such a group was answered, and that ends later, says nothing against groups."""
-        async with Smtpd(script) as server:
-            relay = relay_to(server)
-            connection = await relay.connect()
-            ends = await send_run(connection, orders_of(4)[:3])
-            if not connection.usable:
-                connection = await relay.connect()
-            ends += await send_run(connection, orders_of(4)[3:])
-            await connection.aclose()
-
-        assert [Sent(), Sent(), third, Sent()] == outcomes(ends)
-        assert (2, True) == (server.connections, relay.looks_ahead)
-
-    async def test_a_lone_dot_that_is_lost_says_nothing_of_groups(self):
-        """The last of a run was begun with the dot before it; what becomes of its own dot is about itself."""
-        async with Smtpd({"DOT": ["ok", "drop"]}) as server:
-            relay = relay_to(server)
-            connection = await relay.connect()
-            ends = await send_run(connection, orders_of(2))
-            await connection.aclose()
-
-        assert ([Sent(), Ambiguous(Phase.DONE)], True) == (outcomes(ends), relay.looks_ahead)
-
-    @pytest.mark.parametrize(
-        ("script", "second"),
-        [
-            ({"DOT": ["discard", "ok"]}, Sent()),
-            ({"MAIL": ["ok", "hang", "ok"]}, Sent()),
-            ({"RCPT": ["ok", "hang", "ok"]}, Deferred(Phase.RCPT)),
-        ],
-    )
-    async def test_a_server_that_throws_away_what_comes_with_a_dot(self, script, second):
-        """It costs one wait: from then on this channel's dots are alone, on all its connections."""
-        async with tapped(script) as (server, tap):
-            relay = relay_to(tap)
-            connection = await relay.connect()
-            ends = await send_run(connection, orders_of(2))
-            if not connection.usable:
-                await connection.aclose()
-                connection = await relay.connect()
-            asked = Coming(order_for(numbered(9)))
-            ends.append(await connection.submit(order_for(numbered(2)), Mark(), asked))
-            await connection.aclose()
-
-            assert [Sent(), second, Sent()] == outcomes(ends)
-            assert (False, 0) == (relay.looks_ahead, asked.asked)
-            assert (wanted(0, 1, 2) if second == Sent() else wanted(0, 2)) == arrived(server)
-
-    async def test_its_mark_is_refused(self):
-        """Its content is out and its dot is not: nothing of it is accepted."""
-        async with Smtpd() as server:
-            connection = await relay_to(server).connect()
-            first, second = orders_of(2)
-            await connection.submit(first, Mark(), Coming(second))
-            with pytest.raises(FenceLostError):
-                await connection.submit(second, Mark(FenceLostError()))
-            await connection.aclose()
-            await server.idle()
-
-        assert wanted(0) == arrived(server)
 
 
 class TestAnotherOne:

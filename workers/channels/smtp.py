@@ -41,7 +41,10 @@ Compose = Callable[[Mail, tuple[tuple[str, str], ...], Wire], Composed]
 
 
 class SmtpRelay:
-    """A `Channel` to one relay."""
+    """A `Channel` to one relay.
+
+    Where its server proves deaf to what travels with a dot, it does so no more for as long as the channel is open.
+    """
 
     def __init__(
         self,
@@ -64,7 +67,7 @@ class SmtpRelay:
         self.timeouts = timeouts
         self.compose = compose
         self._addresses = Addresses(config.host, config.port)
-        self.looks_ahead = True  # until a server that offers PIPELINING shows that it does not mean the dot
+        self.looks_ahead = True  # so that a dot has the next message's opening along
         self._context: ssl.SSLContext | None = None
 
     @property

@@ -57,9 +57,7 @@ class Transaction:
         self._opened = False  # together with the dot before it
         self._next: Envelope | None = None
         self.heard = False  # the server has answered an opening that came with a dot
-        self.unheard: Loss | None = (
-            None  # how the thread was lost of a dot with company, or of what it had along
-        )
+        self.unheard: Loss | None = None  # how it was lost instead
 
     async def run(
         self, envelope: Envelope, commit: Commit, look_ahead: LookAhead | None = None
@@ -191,8 +189,7 @@ class Transaction:
             if reply.code == 250:
                 return self._all(Answer(Sent(), 250, reply.enhanced))
             verdict = self._judge(Step.DONE, reply)
-        except LostError as lost:
-            self.unheard = lost.loss if self._next is not None else None
+        except LostError:
             return self._rest(Ambiguous(Phase.DONE))
         if self._next is not None and reply.code in NOT_IN_STEP:
             # It means the company, not the mail: by itself this one may be taken.
