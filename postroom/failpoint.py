@@ -16,7 +16,7 @@ ARMED = "POSTROOM_FAILPOINT"
 POINTS = {
     "accept.before_script": "the request is checked, and nothing of it is in the ledger",
     "accept.after_script": "the message is in the ledger, and its caller has no answer",
-    "claimed": "a message is claimed, and nothing was said to its channel",
+    "claimed": "the attempt of a message begins: of it, at most its opening is said, with the dot before it",
     "after_rcpt": "the server has answered for every recipient",
     "after_354": "the server waits for the content",
     "mid_body": "the first part of the content is out; of a small one, all of it",

@@ -9,10 +9,12 @@ NOOP, QUIT. What happens is one action, or a list of them for the first, second,
     "slow 0.2"         the usual reply, that much later
     "raw bytes"        exactly these (latin-1)
     "drop"             end the connection
+    "bye 421 text"     this reply, then the end of the connection
     "reset"            end it with a TCP reset
     "hang"             say nothing more, throw away what comes
     "freeze"           say nothing more, read nothing more
     "accept ACTION"    at DOT only: take responsibility for the mail, then act
+    "discard"          the usual reply, after throwing away whatever has come behind the command
 
 The mail is also accepted where the reply at DOT is 250 and somebody is to get it.
 
@@ -29,6 +31,7 @@ import socket
 import ssl
 import struct
 import sys
+from contextlib import suppress
 from typing import Literal, NamedTuple, NoReturn, Self
 
 Script = dict[str, str | list[str]]
@@ -210,7 +213,7 @@ class _Talk:
         data = await self.content()
         action = self.action("DOT")
         # This server's commit point: from here on it has the mail, before it says so.
-        if self.recipients and action.startswith(("ok", "slow", "250", "accept")):
+        if self.recipients and action.startswith(("ok", "slow", "discard", "250", "accept")):
             self.server.mails.append(Received(self.sender, self.recipients, data))
         usual = USUAL["DOT"] if self.recipients else "554 5.5.1 nobody to send it to"
         await self.perform("DOT", action.removeprefix("accept "), usual)
@@ -250,7 +253,14 @@ class _Talk:
             return int(rest[:3]) if rest[:3].isdigit() else 0
         if verb == "slow":
             await asyncio.sleep(float(rest))
-        return await self.say(usual if verb in ("ok", "slow") else action)
+        if verb == "discard":
+            with suppress(TimeoutError):
+                async with asyncio.timeout(0.05):
+                    await self.reader.read()
+        if verb == "bye":
+            await self.say(rest)
+            await self.end("drop")
+        return await self.say(usual if verb in ("ok", "slow", "discard") else action)
 
     async def end(self, how: str) -> NoReturn:
         if how == "hang":

@@ -6,7 +6,9 @@ else decides: the fence is lost, the ledger is away, or the mail cannot be made.
 
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 
+from msgspec import Struct
 from structlog.typing import FilteringBoundLogger
 
 from postroom.compose import ComposeError
@@ -27,11 +29,19 @@ from postroom.outcome import (
     TooLateError,
 )
 from postroom.templates import RenderError
-from workers.channels.seam import Order, Way
+from workers.channels.seam import Ahead, Order, Way
 from workers.conclude import LETTERS, Ended, conclude, crashed, spread, unsendable
 from workers.stages import Stages
 
 REFUSED_MARKS: dict[int, type[Exception]] = {-1: TooLateError, -2: DayUsedUpError}  # by the ledger's answer
+
+
+class InHand(Struct):
+    """A message in a lane's hands: where its time goes, and its order once that is made."""
+
+    message: Claimed
+    stages: Stages
+    order: Order | None = None
 
 
 class Attempt:
@@ -52,9 +62,11 @@ class Attempt:
         self._files = files
 
     async def __call__(
-        self, claimed: Claimed, way: Way, bounce_address: str | None, pace: Pace, stages: Stages
+        self, in_hand: InHand, way: Way, bounce_address: str | None, pace: Pace, ahead: Ahead | None = None
     ) -> Ended | ChannelFault:
         """Make one attempt; return how it ended, or the channel's fault, which leaves the message untouched.
+
+        `ahead` is for the connection: what the lane will send next over it.
 
         Raises:
             FenceLostError: somebody else owns the message; nothing was sent.
@@ -64,15 +76,14 @@ class Attempt:
         """
         reach("claimed")
         started = time.perf_counter()
-        channel = way.channel
+        claimed, stages, channel = in_hand.message, in_hand.stages, way.channel
         mark = _Mark(self._delivery, claimed, channel, pace)
         try:
-            mail = await self._make_mail(claimed)
-            rendered = time.perf_counter()
-            stages.render = rendered - started
-            order = Order(mail, claimed.waiting, bounce_address, stages)
-            submission = await way.connection.submit(order, mark)
-            stages.submit = time.perf_counter() - rendered - stages.compose
+            order = in_hand.order or await self._make_order(in_hand, bounce_address)
+            made, composed = time.perf_counter(), stages.compose
+            submission = await way.connection.submit(order, mark, ahead)
+            composed = stages.compose - composed  # nothing of it where it was composed ahead
+            stages.submit = time.perf_counter() - made - composed - stages.ahead
         except (RenderError, ComposeError, UnknownTemplateError, _UnreadableError) as error:
             return unsendable(claimed, channel, type(error).__name__, _ms_since(started))
         except (FenceLostError, TooLateError, DayUsedUpError, LedgerError):
@@ -83,6 +94,17 @@ class Attempt:
         if isinstance(submission, ChannelFault):
             return submission
         return conclude(claimed, channel, submission, _ms_since(started))
+
+    async def make(self, in_hand: InHand, bounce_address: str | None) -> None:
+        """Make a message's order before its attempt. Never raises: what is wrong with it the attempt meets again."""
+        with suppress(Exception):
+            in_hand.order = await self._make_order(in_hand, bounce_address)
+
+    async def _make_order(self, in_hand: InHand, bounce_address: str | None) -> Order:
+        began, claimed, stages = time.perf_counter(), in_hand.message, in_hand.stages
+        mail = await self._make_mail(claimed)
+        stages.render = time.perf_counter() - began
+        return Order(mail, claimed.waiting, bounce_address, stages)
 
     async def _make_mail(self, claimed: Claimed) -> Mail:
         payload = claimed.payload

@@ -21,9 +21,9 @@ from postroom.ledger.reading import Reading
 from postroom.outage import Outage, kind_of
 from postroom.outcome import ChannelFault
 from workers.account import Account
-from workers.attempt import Attempt
+from workers.attempt import Attempt, InHand
 from workers.bell import Bell
-from workers.channels.seam import Way
+from workers.channels.seam import Ahead, Way
 from workers.conclude import Ended
 from workers.holdings import Holdings
 from workers.outbox import Outbox
@@ -123,11 +123,15 @@ class Carrier:
         """Ring for a round without waiting."""
         self._spawn(self._ring(agent))
 
+    async def make(self, in_hand: InHand, round_: Round) -> None:
+        """Make a message's mail before its attempt (`workers.attempt`)."""
+        await self._attempt.make(in_hand, round_.config.bounce_address)
+
     async def attempt(
-        self, message: Claimed, way: Way, round_: Round, stages: Stages
+        self, in_hand: InHand, way: Way, round_: Round, ahead: Ahead | None
     ) -> Ended | ChannelFault:
         """Make one attempt (`workers.attempt`)."""
-        return await self._attempt(message, way, round_.config.bounce_address, round_.limits.pace, stages)
+        return await self._attempt(in_hand, way, round_.config.bounce_address, round_.limits.pace, ahead)
 
     def settle(self, message: Claimed, ended: Ended, way: Way, round_: Round, stages: Stages) -> None:
         """Put an outcome on its way into the ledger; what becomes of the message is told when it is there."""

@@ -5,6 +5,7 @@ After its time it ends as well, and rings again, so that another worker may take
 """
 
 import asyncio
+import math
 import time
 from collections import deque
 from contextlib import suppress
@@ -45,6 +46,7 @@ class Round:
         self._wanted_at = 0.0  # when one more lane was wanted, 0 for never
         self._opening = False
         self.urgent = False  # mail of high priority is due, and no lane was free to take it
+        self.urged_at = -math.inf  # when that was so last
         self.narrowed = False  # the agent was asked to slow down and works with fewer connections
         self.recalls = 0  # how often all lanes were told to stop and look again
         self.rung_again = False  # by somebody who may have seen no lane, for this round was about to end
@@ -103,6 +105,7 @@ class Round:
             return
         elif said == "h":
             self.urgent = not self._idle
+            self.urged_at = time.monotonic() if self.urgent else self.urged_at
         self.nudge()
 
     def pass_on(self) -> None:

@@ -12,6 +12,7 @@ class Stages(Struct):
     compose: float = 0.0
     submit: float = 0.0
     finish: float = 0.0  # until the outcome was in the ledger
+    ahead: float = 0.0  # of its submission, while the next message was made: that is none of its own time
 
     def to_ms(self, *, accept_us: int, age_ms: int) -> dict[str, float]:
         """Return milliseconds by stage. Their sum is the time in the API, the message's age, and the finish.

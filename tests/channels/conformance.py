@@ -36,7 +36,7 @@ from postroom.outcome import (
     Sent,
     Submission,
 )
-from workers.channels.seam import Channel, Order
+from workers.channels.seam import Ahead, Channel, Order
 
 # Every text the other side says in a scenario should hold this word: it must never show in an outcome.
 CANARY = "canary-7f3a"
@@ -388,6 +388,52 @@ class ChannelConformance:
         await harness.settled()
 
         same(3, harness.accepted)
+
+    async def test_what_comes_next_may_be_begun_ahead(self, harness: Harness):
+        """Told of the next message or not, a connection has each accepted once, at its own turn and with its own mark."""
+        channel = await harness.start("accepted")
+        connection = await channel.connect()
+        assert not isinstance(connection, ChannelFault)
+        orders = [order_for(MAILS["plain"]) for _ in range(3)]
+
+        for number, order in enumerate(orders):
+            assert connection.usable
+            mark = Mark()
+            ended = await connection.submit(order, mark, coming(orders[number + 1 :]))
+            same((Sent,), ends_of(ended))
+            same((1, number + 1), (len(mark.told), harness.accepted))
+        await connection.aclose()
+        await channel.aclose()
+        await harness.settled()
+
+        same(3, harness.accepted)
+
+    @pytest.mark.parametrize("instead", ["another one", "nothing"])
+    async def test_what_was_to_come_next_and_does_not_is_not_accepted(self, harness: Harness, instead: str):
+        """Whatever a connection made of the next message ahead, without its own submission nobody gets it."""
+        channel = await harness.start("accepted")
+        connection = await channel.connect()
+        assert not isinstance(connection, ChannelFault)
+        first, second, third = (order_for(MAILS[name]) for name in ("plain", "three", "plain"))
+
+        await connection.submit(first, Mark(), coming([second]))
+        if instead == "another one":
+            same((Sent,), ends_of(await connection.submit(third, Mark())))
+        await connection.aclose()
+        await channel.aclose()
+        await harness.settled()
+
+        same(2 if instead == "another one" else 1, harness.accepted)
+        same([ADA.address], harness.seen().recipients)
+
+
+def coming(orders: list[Order]) -> Ahead:
+    """What a lane tells a connection of the orders behind the one it submits."""
+
+    async def ahead() -> Order | None:
+        return orders[0] if orders else None
+
+    return ahead
 
 
 def skip_impossible(harness: Harness, name: str) -> None:

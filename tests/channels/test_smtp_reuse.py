@@ -30,7 +30,7 @@ from tests.channels.conformance import (
 )
 from tests.channels.relay import relay_to, submit_to
 from tests.smtpd import Smtpd
-from workers.channels import smtp
+from workers.channels import smtp_connection
 from workers.channels.smtp import SmtpRelay
 from workers.channels.smtp_reply import GarbageError, ReplyParser
 from workers.channels.smtp_stream import Loss, LostError, SmtpStream
@@ -65,7 +65,7 @@ class TestWarmConnections:
 
     async def test_an_unused_one_that_idled_is_replaced_too(self, monkeypatch):
         """A connection that waited for its first mail may be found dead as well."""
-        monkeypatch.setattr(smtp, "WARM_SECONDS", -1.0)
+        monkeypatch.setattr(smtp_connection, "WARM_SECONDS", -1.0)
         async with Smtpd({"MAIL": ["drop", "ok"]}) as server:
             ended = await submit_to(server)
 

@@ -37,7 +37,7 @@ from workers.channels.http_pool import (
 from workers.channels.http_probe import look_at, unless_refused
 from workers.channels.postmark_body import breaks_a_limit, build
 from workers.channels.probing import not_looked_at
-from workers.channels.seam import Check, Order, Probe
+from workers.channels.seam import Ahead, Check, Order, Probe
 
 Meaning = tuple[Cause, str] | Literal["sent", "message", "recipient", "later", "unknown"]
 
@@ -127,7 +127,7 @@ class PostmarkConnection:
         """False once it or its channel was closed."""
         return self._open and not self._pool.closed
 
-    async def submit(self, order: Order, commit: Commit) -> Submission:
+    async def submit(self, order: Order, commit: Commit, ahead: Ahead | None = None) -> Submission:  # noqa: ARG002
         """Submit one message; see `Connection.submit`."""
         if not self.usable:
             return connect_fault("The channel was closed in the meantime.")

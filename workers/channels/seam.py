@@ -1,5 +1,6 @@
 """The seam every channel is built to, and that `tests/channels` holds all of them to."""
 
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from msgspec import Struct
@@ -19,13 +20,18 @@ class Order(Struct, frozen=True):
     mail: Mail
     recipients: tuple[int, ...]
     bounce_address: str | None = None  # envelope sender; None: the From address, or the provider's own
-    stages: Stages | None = None  # where to say how long composing took
+    stages: Stages | None = None  # where to say how long composing took, and making the next mail
 
     def all_end(
         self, outcome: RecipientOutcome, reply_code: int | None = None, enhanced_code: str | None = None
     ) -> Submitted:
         """Return the submission in which every recipient has the same outcome."""
         return Submitted((Answer(outcome, reply_code, enhanced_code),) * len(self.recipients))
+
+
+# Makes the order that the lane will submit next over the same connection, or returns None where there is none. Never
+# raises: what is wrong with that mail its own submission meets again, and tells.
+Ahead = Callable[[], Awaitable[Order | None]]
 
 
 class FileKeys(Protocol):
@@ -63,8 +69,12 @@ class Connection(Protocol):
         """False once the connection is known to be dead or used up: the lane opens another one."""
         ...
 
-    async def submit(self, order: Order, commit: Commit) -> Submission:
+    async def submit(self, order: Order, commit: Commit, ahead: Ahead | None = None) -> Submission:
         """Submit one message and return how it ended, one answer per recipient of the order.
+
+        A channel that gains by it may ask `ahead`, once and before it awaits `commit`, what is submitted next, and
+        begin that one as well. Nothing of it may be accepted before the very same order is submitted and has its own
+        mark, and where another order comes instead, or none, it is as if nothing had been begun.
 
         Awaits `commit` exactly once if the message gets as far as the commit mark, and never otherwise.
         Returns a value for everything the other side can do; raises only what `commit` raised, after

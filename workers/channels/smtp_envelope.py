@@ -28,6 +28,17 @@ class Envelope(Struct):
     rcpts: list[bytes]  # of the recipients without an answer, in their order
     data: bytes
     answers: list[Answer | None]
+    opened: bool = False  # its opening has been written
+
+    def open(self) -> bytes:
+        """Return what opens its transaction, to be written at once: MAIL, every RCPT, and DATA."""
+        self.opened = True
+        return b"".join((self.mail, *self.rcpts, b"DATA\r\n"))
+
+    @property
+    def commands(self) -> int:
+        """How many replies its opening asks for."""
+        return len(self.rcpts) + 2
 
 
 def envelope_for(order: Order, sender: str, composed: Composed, features: Features) -> Envelope:

@@ -48,6 +48,7 @@ class SmtpStream(asyncio.Protocol):
         self._below: asyncio.Transport | None = None  # what carries the encrypted bytes
         self._parser = ReplyParser()
         self._replies: deque[Reply] = deque()
+        self._expected = 0
         self._waiter: asyncio.Future[None] | None = None
         self._ready: Callable[[], bool] = self._has_reply
         self._patience = self._deadline = 0.0
@@ -58,13 +59,22 @@ class SmtpStream(asyncio.Protocol):
 
     @property
     def quiet(self) -> bool:
-        """True while the connection lives and the other side has said nothing that was not read."""
-        return self.loss is None and not self._replies and not self._parser.pending
+        """True while the connection lives and the other side has said nothing that it was not asked.
+
+        Where replies were expected, those that came before its end may still be read.
+        """
+        if self.loss is None:
+            return len(self._replies) + self._parser.pending <= self._expected
+        return self.loss is Loss.CLOSED and 0 < len(self._replies) <= self._expected
 
     def write(self, data: bytes) -> None:
         """Send the bytes; sending on a lost connection does nothing, the next read tells."""
         if self.loss is None and self._transport is not None:
             self._transport.write(data)
+
+    def expect(self, count: int) -> None:
+        """Note that so many replies were asked for that may come before anybody reads them."""
+        self._expected = count
 
     async def read(self, seconds: float) -> Reply:
         """Return the next reply.
@@ -74,6 +84,8 @@ class SmtpStream(asyncio.Protocol):
         """
         if not self._replies:
             await self._wait(seconds, self._has_reply)
+        if self._expected:
+            self._expected -= 1
         return self._replies.popleft()
 
     async def drain(self, seconds: float) -> None:

@@ -1,4 +1,9 @@
-"""One mail over an open session: MAIL, RCPT…, DATA, body, commit mark, dot (RFC 5321 §3.3, RFC 2920)."""
+"""One mail over an open session: MAIL, RCPT…, DATA, body, commit mark, dot (RFC 5321 §3.3, RFC 2920).
+
+The dot may have the next mail's opening along, in one write: content may begin a group of commands (RFC 2920 §3.1).
+"""
+
+from collections.abc import Awaitable, Callable
 
 from postroom.failpoint import reach
 from postroom.outcome import (
@@ -18,6 +23,10 @@ from workers.channels.smtp_reply import Reply
 from workers.channels.smtp_session import Features, SmtpTimeouts
 from workers.channels.smtp_stream import Loss, LostError, SmtpStream
 from workers.channels.smtp_table import Step, judge
+
+NOT_IN_STEP = (500, 502, 503)  # about commands, in whatever place: the server sees others than were sent
+
+LookAhead = Callable[[], Awaitable[Envelope | None]]
 
 
 class StaleError(Exception):
@@ -45,19 +54,25 @@ class Transaction:
         self._warm = warm
         self._answers: list[Answer | None] = []
         self._phase = Phase.MAIL
+        self._opened = False  # together with the dot before it
+        self._next: Envelope | None = None
+        self.heard = False  # the server has answered an opening that came with a dot
+        self.unheard: Loss | None = None  # how it was lost instead
 
-    async def run(self, envelope: Envelope, commit: Commit) -> Submission:
-        """Send it.
+    async def run(
+        self, envelope: Envelope, commit: Commit, look_ahead: LookAhead | None = None
+    ) -> Submission:
+        """Send it, unless it is opened already, and with its dot the opening of the next.
 
         Raises:
             StaleError: the connection was warm and is dead; nothing was accepted, `commit` was not awaited.
             BaseException: what `commit` raised, or a cancellation. The caller aborts the stream then,
                 which keeps the dot from ever being sent.
         """
-        self._answers = envelope.answers
+        self._answers, self._opened = envelope.answers, envelope.opened
         ended = await self._address(envelope)
         if ended is None:
-            ended = await self._send_body(envelope.data)
+            ended = await self._send_body(envelope.data, look_ahead)
         if ended is None:
             await commit(tuple(self._answers))
             ended = await self._finish()
@@ -67,15 +82,16 @@ class Transaction:
         """MAIL, RCPT and DATA; None once the server waits for the content and has taken somebody."""
         if None not in self._answers:
             return self._submitted()
-        if self._pipelining:
-            self._stream.write(b"".join((envelope.mail, *envelope.rcpts, b"DATA\r\n")))
+        if self._pipelining and not self._opened:
+            self._stream.write(envelope.open())
         try:
             return (
                 await self._mail(envelope.mail, len(envelope.rcpts))
                 or await self._rcpts(envelope.rcpts)
                 or await self._data()
             )
-        except LostError:
+        except LostError as lost:
+            self.unheard = lost.loss if self._opened else None
             return self._rest(Deferred(self._phase))
 
     async def _mail(self, command: bytes, recipients: int) -> Submission | None:
@@ -83,9 +99,16 @@ class Transaction:
         try:
             reply = await self._ask(command, self._timeouts.command)
         except LostError as lost:
-            if self._warm and lost.loss is Loss.CLOSED:
+            # What came with a dot a server may have thrown away: that costs nothing more than the wait.
+            if self._warm and (lost.loss is Loss.CLOSED or self._opened):
+                self.unheard = lost.loss if self._opened else None
                 raise StaleError from lost
             raise
+        if self._opened and reply.code in NOT_IN_STEP:
+            self.unheard = Loss.GARBAGE
+            self._stream.abort()
+            raise StaleError
+        self.heard = self._opened
         if reply.code // 100 == 2:
             return None
         # A server that closes an idle or much used connection may say so in place of MAIL's reply.
@@ -136,12 +159,14 @@ class Transaction:
         await self._reset()
         return ended
 
-    async def _send_body(self, data: bytes) -> Submission | None:
-        """Send the content without its end; None while the server still listens."""
+    async def _send_body(self, data: bytes, look_ahead: LookAhead | None) -> Submission | None:
+        """Send the content without its end, and meanwhile look ahead; None while the server still listens."""
         reach("after_354")
         self._phase = Phase.BODY
         self._stream.write(stuffed(data))
         reach("mid_body")
+        if look_ahead is not None:
+            self._next = await look_ahead()
         try:
             await self._stream.drain(self._timeouts.data_block)
         except LostError:
@@ -155,15 +180,22 @@ class Transaction:
         if interrupted is not None:
             return interrupted  # the dot was not written: surely not accepted, in spite of the mark
         self._phase = Phase.DONE
-        self._stream.write(b".\r\n")
+        self._stream.write(b".\r\n" + self._next.open() if self._next else b".\r\n")
         reach("after_dot")
         try:
             reply = await self._stream.read(self._timeouts.data_done)
+            if self._next is not None:
+                self._stream.expect(self._next.commands)
             if reply.code == 250:
                 return self._all(Answer(Sent(), 250, reply.enhanced))
             verdict = self._judge(Step.DONE, reply)
         except LostError:
             return self._rest(Ambiguous(Phase.DONE))
+        if self._next is not None and reply.code in NOT_IN_STEP:
+            # It means the company, not the mail: by itself this one may be taken.
+            self.unheard = Loss.GARBAGE
+            verdict = Answer(Deferred(Phase.DONE), reply.code, reply.enhanced)
+            self._stream.abort()
         if reply.code == 421:
             self._stream.abort()
         return verdict if isinstance(verdict, ChannelFault) else self._all(verdict)

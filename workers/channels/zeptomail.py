@@ -18,7 +18,7 @@ from postroom.failpoint import reach
 from postroom.outcome import Ambiguous, ChannelFault, Commit, Deferred, Phase, Refused, Submission
 from workers.channels import zeptomail_probe
 from workers.channels.http_pool import TIMEOUTS, Lost, Timeouts, connect_fault
-from workers.channels.seam import FileKeys, Order, Probe
+from workers.channels.seam import Ahead, FileKeys, Order, Probe
 from workers.channels.zeptomail_answer import classify
 from workers.channels.zeptomail_body import MAX_ENCODED, TOO_LONG, UNKNOWN_FILE, breach, build, encode
 from workers.channels.zeptomail_client import Heard, ZeptomailClient
@@ -86,7 +86,7 @@ class ZeptomailConnection:
         """False once it or its channel was closed: what one exchange loses, the pool replaces."""
         return self._open and not self._client.closed
 
-    async def submit(self, order: Order, commit: Commit) -> Submission:
+    async def submit(self, order: Order, commit: Commit, ahead: Ahead | None = None) -> Submission:  # noqa: ARG002
         """Submit one message; see `Connection.submit`."""
         if not self.usable:
             return connect_fault("The channel was closed in the meantime.")

@@ -15,7 +15,7 @@ from postroom.config.structs import SmtpChannel
 from postroom.message import Address, Attachment, Content, Mail
 from postroom.outcome import Cause, ChannelFault, Deferred, Refused, Sent
 from postroom.secret import Secret
-from tests.channels.conformance import Mark, attempt, order_for
+from tests.channels.conformance import Mark, attempt, coming, order_for
 from tests.channels.postfix.judge import PASSWORD, USER, Postfix, why_not
 from tests.stack import QUICK, Stack, sample
 from workers.channels.smtp import SmtpRelay
@@ -112,7 +112,10 @@ def relay(postfix: Postfix, certificates):
 
 
 async def test_five_hundred_mails_are_stored_once_with_equal_bytes(postfix: Postfix, relay):
-    """Whatever a mail holds, what lies in the mailbox is what was composed, line by line and byte by byte."""
+    """Whatever a mail holds, what lies in the mailbox is what was composed, line by line and byte by byte.
+
+    Mails without files are begun with the dot of the one before.
+    """
     dice = random.Random(6)
     mails = {mail.id: mail for mail in (generate(number, dice) for number in range(MAILS))}
 
@@ -120,11 +123,13 @@ async def test_five_hundred_mails_are_stored_once_with_equal_bytes(postfix: Post
         channel = relay(tls)
         connection = await channel.connect()
         assert not isinstance(connection, ChannelFault), connection
-        for mail in part:
-            ended = await connection.submit(order_for(mail), Mark())
+        orders = list(map(order_for, part))
+        for number, (mail, order) in enumerate(zip(part, orders, strict=True)):
+            ended = await connection.submit(order, Mark(), coming(orders[number + 1 :]))
             assert not isinstance(ended, ChannelFault), ended
             assert [Sent] == [type(answer.outcome) for answer in ended.answers], (mail.id, ended)
         await connection.aclose()
+        assert channel.looks_ahead
         await channel.aclose()
 
     everything = list(mails.values())
