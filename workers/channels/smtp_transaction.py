@@ -268,6 +268,7 @@ class Transaction:
 
 def stuffed(data: bytes) -> bytes:
     """Double the dots that begin a line (RFC 5321 §4.5.2); the composer made sure that lines end in CRLF."""
-    if data.rfind(b"\n.") >= 0:  # backwards: half the time of `in`, since line ends are rarer than dots
-        data = data.replace(b"\n.", b"\n..")
+    # Backwards it takes half the time, for line ends are rarer than dots; of three bytes Python skips as many.
+    if data.rfind(b"\r\n.") >= 0:
+        data = data.replace(b"\r\n.", b"\r\n..")
     return b"." + data if data.startswith(b".") else data
