@@ -7,7 +7,7 @@ from msgspec import Struct
 
 from postroom.message import Payload
 
-# Bytes. Compressing less than that takes a tenth of what accepting costs, and saves a tenth of what a waiting message takes
+# Bytes. Compressing less takes a tenth of what accepting costs, and saves a tenth of what a waiting message takes
 # of Redis's memory.
 COMPRESS_ABOVE = 1024
 # Up to 4 KB a window of 4 KB sees everything, so the bytes are the same; its state is 32 KB instead of 260, which
