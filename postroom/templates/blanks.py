@@ -46,9 +46,10 @@ def _without_end(text: str, behind: str, *, is_first: bool) -> str:
 
 
 def _without_begin(before: str, text: str) -> str:
-    if before[-3:-2] == "-":
+    mark = before[3:][-3:-2]  # the one sign of '{#-#}' belongs to its opening
+    if mark == "-":
         return _checked(text.lstrip(_WHITE), 0)
-    if not before or before.endswith("}}") or before[-3:-2] == "+":
+    if not before or before.endswith("}}") or mark == "+":
         return text
     return _checked(text, 0).removeprefix("\n")
 

@@ -12,10 +12,10 @@ from typing import Any
 
 from postroom.templates.blanks import OddBlankError, trimmed
 from postroom.templates.engine import MAX_OUTPUT_BYTES, fuel_for
-from postroom.templates.filters import OWN_FILTERS, Refusal
+from postroom.templates.filters import OWN_FILTERS
 from postroom.templates.foresight import STEPS_OF_TAG
 from postroom.templates.formats import LOCALE_FILTERS
-from postroom.templates.language import Outline, Tag, Token
+from postroom.templates.language import Literal, Outline, Tag, Token, outline
 
 LONGEST_SHOWN = (
     1_000  # characters of one output; the engine keeps count of what it writes, and has the longer ones
@@ -23,6 +23,7 @@ LONGEST_SHOWN = (
 LARGEST_SHOWN = 2**63
 MOST_TAGS = 300
 MOST_DEPTH = 20  # of blocks inside each other: Python has its bounds too
+CONSTANTS = frozenset({"true", "True", "false", "False", "none", "None"})
 OF_LOOP = {"index": "n", "first": "n == 1", "last": "n == len(items)"}
 
 Context = dict[str, Any]
@@ -37,11 +38,10 @@ class Direct:
 
     def __init__(self, found: Outline, *, as_html: bool) -> None:
         """Raise `BeyondError` where a tag does more than show, ask whether, and go through a list."""
-        if len(found.tags) > MOST_TAGS:
+        found = outline("".join(part.text for part in found.parts))  # texts that meet may have become a tag
+        if found.problems or len(found.tags) > MOST_TAGS:
             raise BeyondError
-        loops = sum(tag.word == "for" for tag in found.tags)
-        steps = STEPS_OF_TAG * (1 + len(found.tags)) * (1 + loops)
-        most_items = fuel_for(found.longest_repeated) // steps
+        most_items = _most_items(found)
         scope: dict[str, Any] = {
             "show": _show_in_html if as_html else _show,
             "own": OWN_FILTERS,
@@ -56,7 +56,7 @@ class Direct:
         """Return the text that the engine makes of checked variables; None where that is for the engine to say."""
         try:
             text = "".join(self._write(context))
-        except (BeyondError, Refusal, KeyError, TypeError):  # the last two: a field of what is no such object
+        except Exception:  # noqa: BLE001  whatever a filter or a field comes to, the engine says it in its own way
             return None
         return text if len(text) * 4 <= MAX_OUTPUT_BYTES else None
 
@@ -67,6 +67,18 @@ class Direct:
         """
         if self.render(context) not in (None, text):
             self._write = _leave
+
+
+def _most_items(found: Outline) -> int:
+    """Return how many items each list may have, so that the engine has the fuel for all of it.
+
+    No loop stands in another: what an item adds of each list is at most what the file takes as a whole.
+    """
+    marks = sum(not isinstance(part, Literal) for part in found.parts)  # each has a text behind it
+    most = fuel_for(found.longest_repeated) // (STEPS_OF_TAG * (1 + marks)) - 1
+    if most < 0:
+        raise BeyondError
+    return most
 
 
 class _Translator:
@@ -154,13 +166,15 @@ class _Translator:
         match [token.text for token in tokens]:
             case ["loop", ".", field] if field in OF_LOOP and self._item is not None:
                 return f"({OF_LOOP[field]})"
-            case [name, ".", field] if name != "loop" and tokens[0].kind == tokens[2].kind == "name":
+            case [name, ".", field] if tokens[0].kind == tokens[2].kind == "name":
                 return f"{self._root(name)}[{field!r}]"
-            case [name] if name != "loop" and tokens[0].kind == "name":
+            case [name] if tokens[0].kind == "name":
                 return self._root(name)
         raise BeyondError
 
     def _root(self, name: str) -> str:
+        if name == "loop" or name in CONSTANTS:
+            raise BeyondError
         return "item" if name == self._item else f"names[{name!r}]"
 
 
@@ -175,7 +189,10 @@ def _listed(most: int, items: Any) -> list[Any]:
 
 
 def _filtered(function: Callable[..., Any], *values: Any) -> Any:
-    if type(values[-1]) is str and len(values[-1]) > LONGEST_SHOWN:
+    value = values[-1]
+    if isinstance(value, (str, list)) and len(value) > LONGEST_SHOWN:
+        raise BeyondError
+    if type(value) is float and value.is_integer():  # the engine makes an integer of it, of -0.0 too
         raise BeyondError
     return function(*values)
 

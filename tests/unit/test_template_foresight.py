@@ -7,6 +7,7 @@ import pytest
 
 from postroom.templates import RenderError, Template, TemplateSet
 from postroom.templates.engine import EngineError, Program
+from postroom.templates.prepare import Piece
 
 SHIPPED = Path(__file__).parents[2] / "templates"
 MANIFEST = """
@@ -44,31 +45,31 @@ def renders(action, *args):
 
 
 @pytest.fixture
-def programs(monkeypatch):
-    """The sources that were rendered, in order."""
+def pieces(monkeypatch):
+    """The files of the pieces that were rendered, in order, by the engine or without it."""
     seen = []
-    render = Program.render
+    render = Piece.render
 
     def note(self, context):
-        seen.append(self._source)
+        seen.append(self.file)
         return render(self, context)
 
-    monkeypatch.setattr(Program, "render", note)
+    monkeypatch.setattr(Piece, "render", note)
     return seen
 
 
-def test_a_shape_that_has_rendered_is_not_rendered_again(programs):
+def test_a_shape_that_has_rendered_is_not_rendered_again(pieces):
     """The second message like the first is not rendered at all; one with something missing is another shape."""
     template = make(
         "{% if first %}{{ first | upper }}{% endif %}{% for item in items %}{{ item.title }}{% endfor %}"
     )
     items = [{"title": "a"}, {"title": "b"}]
     template.try_render({**RIGHT, "items": items})
-    programs.clear()
+    pieces.clear()
     template.try_render({**RIGHT, "name": "Bob", "items": [{"title": "other"}] * 3})
-    assert not programs
+    assert not pieces
     template.try_render({**RIGHT, "first": "x", "items": items})
-    assert len(programs) == 2
+    assert ["body.html", "body.html"] == pieces
 
 
 def test_what_is_missing_is_found_after_any_number_of_right_ones():
@@ -119,13 +120,13 @@ def test_a_subject_is_judged_each_time():
     assert not renders(template.try_render, {**RIGHT, "name": "  "})
 
 
-def test_a_subject_of_words_and_variables_is_judged_by_its_length(programs):
+def test_a_subject_of_words_and_variables_is_judged_by_its_length(pieces):
     """Whatever its variables say, it is not empty; what comes near the limit is rendered."""
     template = make("x", subject="Order {{ name }}: {{ count }}")
     template.try_render(RIGHT)
-    programs.clear()
+    pieces.clear()
     assert renders(template.try_render, {**RIGHT, "name": "  "})
-    assert not programs
+    assert not pieces
     for length in (950, 988, 989, 990, 991, 2000):
         named = {**RIGHT, "name": "x" * length}
         assert renders(template.render, named) == renders(template.try_render, named)
