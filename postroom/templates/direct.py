@@ -44,9 +44,10 @@ class Direct:
         most_items = _most_items(found)
         scope: dict[str, Any] = {
             "show": _show_in_html if as_html else _show,
-            "own": OWN_FILTERS,
+            "own": FILTERS,
             "by_locale": LOCALE_FILTERS,
             "filtered": _filtered,
+            "localised": _localised,
             "listed": partial(_listed, most_items),
         }
         exec(_Translator(found).source, scope)  # noqa: S102  what of it the template says is quoted, as text
@@ -151,14 +152,14 @@ class _Translator:
 
     def _output(self, tokens: tuple[Token, ...]) -> str:
         at = next((n for n, token in enumerate(tokens) if token == Token("sign", "|")), len(tokens))
-        value, chosen = self._value(tokens[:at]), [token.text for token in tokens[at + 1 :]]
-        match chosen:
-            case [] if at == len(tokens):
-                return value
-            case [name] if name in OWN_FILTERS:
-                return f"filtered(own[{name!r}], {value})"
-            case [name] if name in LOCALE_FILTERS:
-                return f"filtered(by_locale[{name!r}], names['locale'], {value})"
+        value = self._value(tokens[:at])
+        if at == len(tokens):
+            return value
+        name, *texts = _applied(tokens[at + 1 :])
+        if name in FILTERS:
+            return f"filtered({', '.join([value, f'own[{name!r}]', *texts])})"
+        if name in LOCALE_FILTERS:
+            return f"localised({', '.join([value, f'by_locale[{name!r}]', 'names', *texts])})"
         raise BeyondError
 
     def _value(self, tokens: tuple[Token, ...]) -> str:
@@ -178,6 +179,19 @@ class _Translator:
         return "item" if name == self._item else f"names[{name!r}]"
 
 
+def _applied(tokens: tuple[Token, ...]) -> list[str]:
+    """Return a filter's name and its arguments, plain texts all of them, as Python writes them."""
+    match tokens:
+        case [name]:
+            return [name.text]
+        case [name, Token("sign", "("), *given, Token("sign", ")")] if given:
+            kinds = [token.kind if token.text != "," else "," for token in given]
+            texts = [token.text[1:-1] for token in given[::2]]
+            if kinds == (["string", ","] * len(texts))[:-1] and not any("\\" in text for text in texts):
+                return [name.text, *map(repr, texts)]
+    raise BeyondError
+
+
 def _leave(_context: Context) -> list[str]:
     raise BeyondError
 
@@ -188,13 +202,28 @@ def _listed(most: int, items: Any) -> list[Any]:
     return items
 
 
-def _filtered(function: Callable[..., Any], *values: Any) -> Any:
-    value = values[-1]
+def _filtered(value: Any, function: Callable[..., Any], *given: str) -> Any:
+    return function(_usual(value), *given)
+
+
+def _localised(value: Any, function: Callable[..., Any], names: Context, *given: str) -> Any:
+    return function(names["locale"], _usual(value), *given)
+
+
+def _usual(value: Any) -> Any:
     if isinstance(value, (str, list)) and len(value) > LONGEST_SHOWN:
         raise BeyondError
     if type(value) is float and value.is_integer():  # the engine makes an integer of it, of -0.0 too
         raise BeyondError
-    return function(*values)
+    return value
+
+
+def _pluralize(value: Any, *endings: str) -> str:
+    """The engine's own filter, of an integer."""
+    if type(value) is not int or len(endings) not in (0, 2):
+        raise BeyondError
+    singular, plural = endings or ("", "s")
+    return singular if value == 1 else plural
 
 
 def _show(value: Any) -> str:
@@ -212,3 +241,6 @@ def _show_in_html(value: Any) -> str:
         text = value.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
         return text.replace('"', "&quot;").replace("'", "&#x27;")
     return _show(value)
+
+
+FILTERS: dict[str, Callable[..., Any]] = {**OWN_FILTERS, "pluralize": _pluralize}

@@ -11,7 +11,7 @@ from postroom.templates.css import inline_css
 from postroom.templates.direct import BeyondError, Direct
 from postroom.templates.engine import EngineError, Program
 from postroom.templates.faults import Problem, TemplateFault, TemplatesError
-from postroom.templates.language import Literal, Outline, Part, Tag
+from postroom.templates.language import Literal, Outline, Part, Tag, outline
 from postroom.templates.layout import flatten
 from postroom.templates.locales import DEFAULT_LOCALE
 from postroom.templates.manifest import Manifest, read_manifest
@@ -128,7 +128,7 @@ class Prepared:
         else:
             return _made(file, program, found)
         try:
-            return _made(file, _compile(_text(found.parts), file, found), found)
+            return _made(file, _compile(_source(found), file, found), found)
         except EngineError as error:
             self._faults.add(file, [Problem(1, f"cannot be compiled behind its layout: {error.detail}")])
             return None
@@ -136,7 +136,7 @@ class Prepared:
     def _judged(self, file: str, found: Outline) -> Program | None:
         """Compile a source as it was written, where every line has its author."""
         try:
-            program = _compile(_text(found.parts), file, found)
+            program = _compile(_source(found), file, found)
         except EngineError as error:
             place = _origin(found, error.line) or (file, error.line or 1)
             self._faults.add(file, [Problem(place[1], error.detail, place[0])])
@@ -152,7 +152,7 @@ class Prepared:
         key = (TEXT, tuple(found.parts))
         if key not in self._known:
             try:
-                self._known[key] = _made(html.file, _compile(_text(found.parts), "", found), found)
+                self._known[key] = _made(html.file, _compile(_source(found), "", found), found)
             except EngineError as error:
                 text = f"no text can be made of it, write a body.txt: {error.detail}"
                 self._faults.add(html.file, [Problem(1, text)])
@@ -200,8 +200,16 @@ def _made(file: str, program: Program, found: Outline) -> Piece:
     return Piece(file, program, found, direct)
 
 
-def _text(parts: list[Part]) -> str:
-    return "".join(part.text for part in parts)
+def _source(found: Outline) -> str:
+    """Return the source of judged parts; raise `EngineError` where texts that meet make a tag that nobody judged."""
+    source = "".join(part.text for part in found.parts)
+    if _tags(outline(source)) != _tags(found):
+        raise EngineError("two of its texts together make a tag")
+    return source
+
+
+def _tags(found: Outline) -> list[str]:
+    return [part.text for part in found.parts if not isinstance(part, Literal)]
 
 
 def _unknown(name: str, found: Outline) -> Problem:

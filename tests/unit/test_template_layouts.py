@@ -252,6 +252,17 @@ def test_a_text_of_its_own_wins():
     assert "own" == text_of(make(body__html="<p>html</p>", body__txt="own"))
 
 
+def test_texts_that_meet_make_no_tag():
+    """A brace of one file before one of another, or one that HTML had hidden: nobody has judged what they open."""
+    asks = "{ 'x' * 5 }}"
+    found = faults_of(body__html=f"<p>&#123;{asks}</p>")
+    assert [("body.html", 1)] == [fault[:2] for fault in found]
+    assert "two of its texts together make a tag" in found[0][2]
+    found = faults_of(body__txt=f'{{% include "_shared/a.txt" %}}{asks}', shared_a__txt="{")
+    assert "two of its texts together make a tag" in found[0][2]
+    assert "{ 'x' * 5 }}" == text_of(make(body__txt=asks))
+
+
 # Locales
 
 LOCALES = 'locales = ["en", "de"]\n' + MANIFEST
