@@ -6,7 +6,6 @@ else decides: the fence is lost, the ledger is away, or the mail cannot be made.
 
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 
 from msgspec import Struct
 from structlog.typing import FilteringBoundLogger
@@ -95,10 +94,13 @@ class Attempt:
             return submission
         return conclude(claimed, channel, submission, _ms_since(started))
 
-    async def make(self, in_hand: InHand, bounce_address: str | None) -> None:
-        """Make a message's order before its attempt. Never raises: what is wrong with it the attempt meets again."""
-        with suppress(Exception):
+    async def make(self, in_hand: InHand, bounce_address: str | None) -> Order | None:
+        """Make a message's order before its attempt. None for whatever is wrong with it: the attempt meets it again."""
+        try:
             in_hand.order = await self._make_order(in_hand, bounce_address)
+        except Exception:  # noqa: BLE001  told by the attempt
+            return None
+        return in_hand.order
 
     async def _make_order(self, in_hand: InHand, bounce_address: str | None) -> Order:
         began, claimed, stages = time.perf_counter(), in_hand.message, in_hand.stages

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Coroutine, Iterable
+from collections.abc import Awaitable, Coroutine, Iterable
 from typing import Any
 
 from postroom import rounds
@@ -23,7 +23,7 @@ from postroom.outcome import ChannelFault
 from workers.account import Account
 from workers.attempt import Attempt, InHand
 from workers.bell import Bell
-from workers.channels.seam import Ahead, Way
+from workers.channels.seam import Ahead, Order, Way
 from workers.conclude import Ended
 from workers.holdings import Holdings
 from workers.outbox import Outbox
@@ -123,15 +123,15 @@ class Carrier:
         """Ring for a round without waiting."""
         self._spawn(self._ring(agent))
 
-    async def make(self, in_hand: InHand, round_: Round) -> None:
-        """Make a message's mail before its attempt (`workers.attempt`)."""
-        await self._attempt.make(in_hand, round_.config.bounce_address)
+    def make(self, in_hand: InHand, round_: Round) -> Awaitable[Order | None]:
+        """Make a message's order before its attempt (`workers.attempt`)."""
+        return self._attempt.make(in_hand, round_.config.bounce_address)
 
-    async def attempt(
+    def attempt(
         self, in_hand: InHand, way: Way, round_: Round, ahead: Ahead | None
-    ) -> Ended | ChannelFault:
+    ) -> Awaitable[Ended | ChannelFault]:
         """Make one attempt (`workers.attempt`)."""
-        return await self._attempt(in_hand, way, round_.config.bounce_address, round_.limits.pace, ahead)
+        return self._attempt(in_hand, way, round_.config.bounce_address, round_.limits.pace, ahead)
 
     def settle(self, message: Claimed, ended: Ended, way: Way, round_: Round, stages: Stages) -> None:
         """Put an outcome on its way into the ledger; what becomes of the message is told when it is there."""

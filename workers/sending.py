@@ -109,10 +109,9 @@ class Sending:
         if not self._comes_next(message):
             return None
         ahead = InHand(message, Stages(self._paced))
-        await self._carrier.make(ahead, self._round)
-        if ahead.order is not None:
-            self._ahead = ahead
-        return ahead.order
+        order = await self._carrier.make(ahead, self._round)
+        self._ahead = ahead if order is not None else None
+        return order
 
     def _comes_next(self, message: Claimed) -> bool:
         """True where, as far as is known now, this message will be sent next over the connection in hand."""
