@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -146,9 +147,10 @@ class Api:
         return ran.out
 
     def exchange(self, raw: bytes) -> bytes:
-        """Send bytes and return everything that comes back within a moment."""
+        """Send bytes and return everything that comes back within a moment, also where the server reads no further."""
         with socket.create_connection(("127.0.0.1", self.port)) as connection:
-            connection.sendall(raw)
+            with suppress(BrokenPipeError, ConnectionResetError):
+                connection.sendall(raw)
             connection.settimeout(0.5)
             answer = b""
             try:
