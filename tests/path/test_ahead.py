@@ -68,7 +68,10 @@ async def test_a_run_of_messages_goes_over_one_connection(street: Street):
 
 
 async def test_called_back_after_its_opening(street: Street):
-    """A message cancelled while its opening is out never arrives, and the one behind it does."""
+    """A message cancelled while its opening is out never arrives, and the one behind it does.
+
+    A renewal tells the lane, which goes on to the next one at once, over a new connection.
+    """
     house, stack = street.house("called-back", {"DOT": HELD}), street.stack
     receiver = house.receiver
     ids = await begin(stack, receiver, "called-back")
@@ -77,6 +80,7 @@ async def test_called_back_after_its_opening(street: Street):
     await assert_delivered(stack, receiver, [ids[0], ids[1], ids[3]])
     assert "cancelled" == (await stack.get(ids[2]))["state"]
     assert (1, [ids[0], ids[1], ids[3]]) == (openings(receiver, 2), receiver.order())
+    assert ([], 2) == (house.lines("fence.rejected"), receiver.connections)
 
 
 async def test_its_time_is_up_after_its_opening(street: Street):
@@ -120,18 +124,22 @@ async def test_paused_after_its_opening(street: Street):
 
 
 async def test_urgent_mail_comes_before_what_is_begun(street: Street):
-    """High mail waits for the one send under way; the begun one goes after it, once, and nothing is mixed up."""
-    house, stack = street.house("urgent", {"DOT": HELD}), street.stack
+    """High mail waits for the one send under way; the begun one goes after it, once, and nothing is mixed up.
+
+    That costs a connection once: for a while nothing more is begun that high mail would go before.
+    """
+    house, stack = street.house("urgent", {"DOT": [*HELD, "slow 1", "ok"]}), street.stack
     receiver = house.receiver
     ids = await begin(stack, receiver, "urgent")
-    high = await stack.accept(numbered(9, "urgent", priority="high"))
-    messages = await assert_delivered(stack, receiver, [*ids, high])
-    assert [*ids[:2], high, *ids[2:]] == receiver.order()
+    high = await stack.accept(numbered(8, "urgent", priority="high"))
+    await receiver.until("DOT", 4)
+    higher = await stack.accept(numbered(9, "urgent", priority="high"))
+    messages = await assert_delivered(stack, receiver, [*ids, high, higher])
+    assert [*ids[:2], high, ids[2], higher, ids[3]] == receiver.order()
     assert {1} == {len(message["attempts"]) for message in messages.values()}
-    assert {1: 1, 2: 2, 3: 1, 9: 1} == {number: openings(receiver, number) for number in (1, 2, 3, 9)}
-    assert [[f"m{number}@example.com"] for number in (0, 1, 9, 2, 3)] == [
-        m.recipients for m in receiver.mails
-    ]
+    assert [2, 1, 1, 1, 2] == [*(openings(receiver, number) for number in (2, 3, 8, 9)), receiver.connections]
+    sent_to = [[f"m{number}@example.com"] for number in (0, 1, 8, 2, 9, 3)]
+    assert sent_to == [mail.recipients for mail in receiver.mails]
 
 
 async def test_the_one_before_it_is_refused(street: Street):
