@@ -116,6 +116,9 @@ class Sending:
     def _comes_next(self, message: Claimed) -> bool:
         """True where, as far as is known now, this message will be sent next over the connection in hand."""
         round_, way, payload = self._round, self.way, message.payload
+        # What waits for its agent's rate is in no hurry, and would come closer to the one before than the rate says.
+        if self._paced:
+            return False
         if way is None or round_.over or self._recalls != round_.recalls:
             return False
         # Urgent mail that came in between would cost a connection, and urgent mail seldom comes alone.
