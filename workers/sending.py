@@ -20,6 +20,9 @@ from workers.stages import Stages
 if TYPE_CHECKING:
     from workers.round import Round
 
+HURRIED_US = (
+    5_000  # between two messages of an agent's rate; with fewer than 200/s a claim holds hardly any ahead
+)
 CALM_SECONDS = 5.0  # since mail came that goes before what was claimed, until such is begun ahead again
 OWN_LEAST, OWN_MOST = 1.0, 60.0  # seconds until one is looked at again whose own channel stands still
 
@@ -116,8 +119,8 @@ class Sending:
     def _comes_next(self, message: Claimed) -> bool:
         """True where, as far as is known now, this message will be sent next over the connection in hand."""
         round_, way, payload = self._round, self.way, message.payload
-        # What waits for its agent's rate is in no hurry, and would come closer to the one before than the rate says.
-        if self._paced:
+        # What a rate holds up is in no hurry, and would come closer to the one before than the rate says.
+        if self._paced or round_.limits.pace.interval_us > HURRIED_US:
             return False
         if way is None or round_.over or self._recalls != round_.recalls:
             return False

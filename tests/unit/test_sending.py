@@ -28,12 +28,20 @@ MESSAGE = Claimed(
 )
 
 
-def sending(*, paced_ms=0, own=None, lost=False, urged_at=-CALM_SECONDS - 1e9, over=False, recalls=0):
+def sending(
+    *, paced_ms=0, interval_us=0, own=None, lost=False, urged_at=-CALM_SECONDS - 1e9, over=False, recalls=0
+):
     """A lane with a connection over `relay`, after a claim."""
     ways = SimpleNamespace(own=lambda _: own, is_right=lambda _: True)
     carrier = SimpleNamespace(holdings=SimpleNamespace(is_lost=lambda _: lost))
     round_ = SimpleNamespace(
-        carrier=carrier, agent="orders", ways=ways, over=over, recalls=recalls, urged_at=urged_at
+        carrier=carrier,
+        agent="orders",
+        ways=ways,
+        over=over,
+        recalls=recalls,
+        urged_at=urged_at,
+        limits=SimpleNamespace(pace=SimpleNamespace(interval_us=interval_us)),
     )
     made = Sending(round_, "lane")
     made.heed(Claim((MESSAGE,), 0, more=True, paced_ms=paced_ms), 0)
@@ -51,6 +59,8 @@ def sending(*, paced_ms=0, own=None, lost=False, urged_at=-CALM_SECONDS - 1e9, o
         ({"over": True}, False),
         ({"recalls": 1}, False),
         ({"paced_ms": 1}, False),
+        ({"interval_us": 1_000}, True),
+        ({"interval_us": 20_000}, False),
     ],
 )
 def test_what_is_begun_ahead(circumstances, begun):
