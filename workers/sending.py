@@ -20,9 +20,7 @@ from workers.stages import Stages
 if TYPE_CHECKING:
     from workers.round import Round
 
-HURRIED_US = (
-    5_000  # between two messages of an agent's rate; with fewer than 200/s a claim holds hardly any ahead
-)
+HURRIED_US = 5_000  # between two messages by an agent's rate; below 200/s a claim holds hardly any ahead
 CALM_SECONDS = 5.0  # since mail came that goes before what was claimed, until such is begun ahead again
 OWN_LEAST, OWN_MOST = 1.0, 60.0  # seconds until one is looked at again whose own channel stands still
 

@@ -17,9 +17,7 @@ from postroom.templates.foresight import STEPS_OF_TAG
 from postroom.templates.formats import LOCALE_FILTERS
 from postroom.templates.language import Literal, Outline, Tag, Token, outline
 
-LONGEST_SHOWN = (
-    1_000  # characters of one output; the engine keeps count of what it writes, and has the longer ones
-)
+LONGEST_SHOWN = 1_000  # characters of one output; the engine, which keeps count, has the longer ones
 LARGEST_SHOWN = 2**63
 MOST_TAGS = 300
 MOST_DEPTH = 20  # of blocks inside each other: Python has its bounds too
