@@ -88,10 +88,8 @@ def read_claim(agent: str, reply: list[Any]) -> Claim | None:
 
 
 def _read_claimed(agent: str, row: list[Any]) -> Claimed:
-    message_id, fence, attempts, accepted_at, letters, fields, stored = row
-    ref, ref_rest, caller, priority, profile, template, blobs, channel = (
-        f.decode() if f else "" for f in fields
-    )
+    message_id, fence, attempts, accepted_at, letters, blobs, fields, stored = row
+    priority, channel, ref, ref_rest, caller, profile, template = [f.decode() if f else "" for f in fields]
     try:
         payload = decode_payload(stored)
     except ValueError:
@@ -109,7 +107,7 @@ def _read_claimed(agent: str, row: list[Any]) -> Claimed:
         priority=PRIORITIES[priority],
         retry_profile=PROFILES[profile or "s"],
         template=template,
-        blobs=int(blobs or 0),
+        blobs=blobs,
         maybe_taken_by=channel,
         payload=payload,
     )

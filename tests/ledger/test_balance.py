@@ -247,7 +247,11 @@ async def test_what_has_ended_and_stays_is_named(ledger):
     await ledger.client.persist(keys.record_key(offer.id))
     await ledger.client.persist(keys.payload_key(offer.id))
     await ledger.client.persist(keys.ref_key(AGENT, offer.ref))
-    problems = ("ended_and_queued", "ended_and_kept_for_ever", "content_kept_for_ever", "ref_kept_for_ever")
+    await ledger.client.hset(keys.record_key(offer.id), "na", 1)
+    problems = (
+        *("ended_and_queued", "ended_and_noted_as_waiting"),
+        *("ended_and_kept_for_ever", "content_kept_for_ever", "ref_kept_for_ever"),
+    )
     assert {(offer.id, problem) for problem in problems} == await misfits(ledger)
 
 

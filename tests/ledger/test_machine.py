@@ -122,6 +122,7 @@ class LedgerMachine(RuleBasedStateMachine):
         return self.runner.run(call)
 
     def teardown(self):
+        assert () == tuple(self.do(self.ledger.balance.check()).misfits)
         self.runner.run(self.ledger.aclose())
         self.runner.close()
 
@@ -254,7 +255,7 @@ class LedgerMachine(RuleBasedStateMachine):
                     if letter == "a":  # from here on the other side may have it
                         message.copies[index] = message.copies.get(index, 0) + 1
             message.phase, message.known = "committing", "".join(known)
-            message.due = message.seen = False
+            message.seen = False  # the lease is as it was: one that is over goes on being over
 
     @rule(held=held, late=st.booleans(), data=st.data())
     def finish(self, held: Claimed, late, data):

@@ -19,7 +19,8 @@ if known and known ~= id then
     stored = nil
 end
 
-local now = math.floor(clock() / 1000)
+local micros, now_text = clock()
+local now = math.floor(micros / 1000)
 local send_at = tonumber(ARGV[9])
 if send_at ~= 0 and send_at < now - tonumber(ARGV[14]) then return {'invalid', 'send_at_past'} end
 if send_at > now + tonumber(ARGV[13]) then return {'invalid', 'send_at_far'} end
@@ -65,7 +66,7 @@ if not stored and ARGV[18] ~= '' then
         redis.call('HSET', record_key(m.id), 's', 'queued', 'ph', 'released', 'f', m.fence + 1)
         redis.call('HDEL', record_key(m.id), 'pd', 'ss')
         local next_at = tonumber(redis.call('HGET', record_key(m.id), 'na') or now)
-        redis.call('ZADD', QUEUES[m.priority], next_at, m.id)
+        redis.call('ZADD', queue_key(m.priority), next_at, m.id)
         put_on_agenda(next_at)
         woken = wake(now, m.priority) == 1 or woken
         return letter == 'q'
@@ -102,8 +103,9 @@ end
 if kept and held == 0 then held = 3 end
 
 if not stored then
-    local fields = {'s', 'queued', 'f', 0, 'n', 0, 'rr', ARGV[12], 'a', now, 'na', due, 'dl', deadline, 'rk', ref,
-        'v', 2, 'p', ARGV[15]}
+    local due_text = due == now and now_text or string.format('%.0f', due)
+    local fields = {'s', 'queued', 'f', '0', 'n', '0', 'rr', ARGV[12], 'a', now_text, 'na', due_text, 'dl', deadline,
+        'rk', ref, 'v', '2', 'p', ARGV[15]}
     if ARGV[16] == '1' then
         fields[#fields + 1] = 'ck'
         fields[#fields + 1] = string.format('%.0f', stood_still(read_halt(), now))
@@ -129,11 +131,11 @@ if not stored then
         redis.call('SET', PREFIX .. 'b:' .. id .. ':' .. (i - 20 - given), ARGV[i])
     end
     if ARGV[18 + given] == 'fh' then hold_files(id, tonumber(ARGV[19 + given])) end
-    redis.call('HINCRBY', TALLY, AGENT .. '|accepted', 1)
+    redis.call('HINCRBY', TALLY, AGENT .. '|accepted', '1')
     -- Held mail is looked at when its hold is over, or its time is up.
-    local look_at = held > 0 and deadline or due
+    local look_at = held > 0 and deadline or due_text
     if held == 3 and kept_till then look_at = math.min(deadline, tonumber(kept_till)) end
-    redis.call('ZADD', QUEUES[ARGV[15]], look_at, id)
+    redis.call('ZADD', queue_key(ARGV[15]), look_at, id)
     put_on_agenda(look_at)
     if held == 1 or held == 2 then add_event({id = id, accepted = now, events = 0}, now, 'X|braked') end
 end

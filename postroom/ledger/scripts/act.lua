@@ -40,12 +40,12 @@ local function hold(m)
     redis.call('HSET', record_key(m.id), 's', 'queued', 'f', m.fence + 1, 'ph', 'released',
         'hd', string.format('paused|%.0f|', now) .. ARGV[16], 'hw', ARGV[17])
     redis.call('HDEL', record_key(m.id), 'pd', 'ss')
-    redis.call('ZADD', QUEUES[m.priority], ends, m.id)
+    redis.call('ZADD', queue_key(m.priority), ends, m.id)
 end
 
 local function let_go(m)
     local due = end_hold(m.id, now)
-    redis.call('ZADD', QUEUES[m.priority], due, m.id)
+    redis.call('ZADD', queue_key(m.priority), due, m.id)
     put_on_agenda(due)
     freed = freed or due <= now
 end
@@ -111,10 +111,10 @@ local function rank_behind(queue, score, id)
 end
 
 local priority, score, last = ARGV[10], ARGV[11], ARGV[12]
-local rank = last ~= '' and rank_behind(QUEUES[priority], tonumber(score), last) or 0
+local rank = last ~= '' and rank_behind(queue_key(priority), tonumber(score), last) or 0
 while priority ~= '' and look > 0 and done < change and bytes < MOST_BYTES do
     local room = math.min(look, 50, change - done)
-    local found = redis.call('ZRANGE', QUEUES[priority], rank, rank + room - 1, 'WITHSCORES')
+    local found = redis.call('ZRANGE', queue_key(priority), rank, rank + room - 1, 'WITHSCORES')
     look = look - math.max(#found / 2, 1)
     for at = 1, #found, 2 do
         if bytes >= MOST_BYTES then break end

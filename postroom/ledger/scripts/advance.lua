@@ -16,7 +16,7 @@ if per_day > 0 then
     local day = read_day(ARGV[10], now)
     local _, charge = string.gsub(ARGV[7], 'a', '')
     if day.used + charge > per_day then return -2 end
-    redis.call('SET', DAY, string.format('%.0f|%d', day.start, day.used + charge), 'PX', 2 * 86400000)
+    redis.call('SET', own_key('day'), string.format('%.0f|%d', day.start, day.used + charge), 'PX', 2 * 86400000)
     redis.call('HSET', record_key(id), 'dc', string.format('%.0f|%d', day.start, charge))
 end
 -- The lease is not touched: its renewals look after a message in whatever phase it is.

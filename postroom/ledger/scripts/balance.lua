@@ -14,7 +14,7 @@ for agent in pairs(agents) do
     turn_to(agent)
     local row = {agent}
     for _, state in ipairs(STATES) do row[#row + 1] = tally[agent .. '|' .. state] or 0 end
-    row[#row + 1] = redis.call('ZCARD', QUEUES.h) + redis.call('ZCARD', QUEUES.n) + redis.call('ZCARD', QUEUES.b)
+    row[#row + 1] = redis.call('ZCARD', queue_key('h')) + redis.call('ZCARD', queue_key('n')) + redis.call('ZCARD', queue_key('b'))
     rows[#rows + 1] = row
 end
 return rows

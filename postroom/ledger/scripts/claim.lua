@@ -5,19 +5,21 @@
 -- Returns {'full'}, {'paused'}, or {'ok', ms until the next is due or -1, more is due now, claimed, ended, lapsed,
 -- left, version of what stands over the agent, bulk mail is due that this lane leaves to others, connections
 -- were halved, the rate lets none of the due mail through, ms for which it had held it up until now}.
--- claimed: {id, fence, attempts, accepted, recipients, record fields, payload}, the last of the fields being the
--- channel that may have taken it; ended: what `end_untried` tells.
+-- claimed: {id, fence, attempts, accepted, recipients, blobs, {priority, channel that may have taken it, record
+-- fields}, payload}; ended: what `end_untried` tells.
 local lane, lease = ARGV[5], tonumber(ARGV[6])
 local most, most_bytes, connections = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
 local interval, burst, per_day = tonumber(ARGV[12]), tonumber(ARGV[13]), tonumber(ARGV[16])
 local MOST_LOOKED_AT, BULK_EVERY = 256, 8
 local micros = clock()
 local now = math.floor(micros / 1000)
+local LANES, WIDTH = own_key('lanes'), own_key('width')
+local lease_till = string.format('%.0f', now + lease - LEASED)
 write_although_full()
 
 local function leave()
     redis.call('ZREM', LANES, lane)
-    if redis.call('ZCARD', LANES) == 0 then redis.call('DEL', RUNG, IDLE) end
+    if redis.call('ZCARD', LANES) == 0 then redis.call('DEL', own_key('rung'), own_key('idle')) end
 end
 
 local halt = read_halt()
@@ -43,8 +45,8 @@ if not rank then live = live + 1 end
 -- GCRA with Redis's clock. The theoretical arrival time is clamped, since clocks jump at a failover.
 local arrival, pace_wait, allowed, paced_since = micros, nil, 0, nil
 if interval > 0 then
-    paced_since = tonumber(redis.call('HGET', HALT, 'pg') or nil)
-    local stored = tonumber(redis.call('GET', BUCKET) or 0)
+    paced_since = tonumber(redis.call('HGET', own_key('halt'), 'pg') or nil)
+    local stored = tonumber(redis.call('GET', own_key('bucket')) or 0)
     local furthest = micros + burst * interval
     arrival = math.min(math.max(stored, micros), furthest)
     if stored > furthest then keep_bucket(arrival, micros) end
@@ -95,7 +97,7 @@ local function fits(m)
     return 'fits'
 end
 
-local function take(m, queue)
+local function take(m, queue, reason, ...)
     local payload = redis.call('GET', payload_key(m.id))
     if not payload then
         m.recipients = end_waiting(m.recipients, 'f')
@@ -104,15 +106,14 @@ local function take(m, queue)
     end
     m.fence = m.fence + 1
     redis.call('HSET', record_key(m.id), 's', 'sending', 'f', m.fence, 'ph', 'claimed')
-    local shown = redis.call('HMGET', record_key(m.id), 'c', 'c2', 'd', 'p', 'pf', 't', 'bl', 'rs')
-    if m.seen or m.pending ~= '' or shown[8] then redis.call('HDEL', record_key(m.id), 'ss', 'pd', 'rs') end
+    if m.seen or m.pending ~= '' or reason then redis.call('HDEL', record_key(m.id), 'ss', 'pd', 'rs') end
     -- What one channel may have taken goes over no other: a second copy from another provider nobody could recognise.
-    shown[8] = string.find(m.recipients, 'r', 1, true) and m.channel or ''
-    redis.call('ZADD', queue, now + lease - LEASED, m.id)
+    local maybe_taken_by = string.find(m.recipients, 'r', 1, true) and m.channel or ''
+    redis.call('ZADD', queue, lease_till, m.id)
     bytes = bytes + #payload
     if m.priority ~= 'h' then low = low + 1 end
-    claimed[#claimed + 1] = {m.id, m.fence, m.attempts, m.accepted, m.recipients,
-        shown, payload}
+    claimed[#claimed + 1] = {m.id, m.fence, m.attempts, m.accepted, m.recipients, m.blobs,
+        {m.priority, maybe_taken_by, ...}, payload}
 end
 
 -- A message whose lease has run out waits again, in its old place and under a new fence.
@@ -148,7 +149,7 @@ end
 -- Returns false where nothing more of this queue can be taken now.
 local function look_at(id, queue)
     looked_at = looked_at + 1
-    local m = load(id)
+    local m, reason, ref, ref_rest, caller, profile, template = load(id, 'rs', 'c', 'c2', 'd', 'pf', 't')
     if not m then redis.call('ZREM', queue, id) return true end
     if m.state == 'sending' then recover(m, queue) return true end
     if m.superseded then end_superseded(m) end
@@ -161,13 +162,13 @@ local function look_at(id, queue)
     end
     if m.hold and waits_on(m, queue) then return true end
     local verdict = fits(m)
-    if verdict == 'fits' then take(m, queue)
+    if verdict == 'fits' then take(m, queue, reason, ref, ref_rest, caller, profile, template)
     elseif verdict == 'skip' then skipped = skipped + 1 end
     return verdict ~= 'full'
 end
 
 -- What a dead worker held is looked at first: it has waited longest, and would wait again behind a flood.
-for _, queue in pairs(QUEUES) do
+for _, queue in ipairs(all_queues()) do
     for _, id in ipairs(redis.call('ZRANGEBYSCORE', queue, '-inf', now - LEASED, 'LIMIT', 0, 64)) do look_at(id, queue) end
 end
 
@@ -184,20 +185,20 @@ if connections >= 2 and live >= 2 then
 end
 local order = ARGV[10]
 -- Bulk mail has a turn of its own, at every eighth claim that may take something while it waits.
-if order == 'hnb' and most > 0 and not pace_wait and redis.call('ZCARD', QUEUES.b) > 0 then
+if order == 'hnb' and most > 0 and not pace_wait and redis.call('ZCARD', queue_key('b')) > 0 then
     if redis.call('HINCRBY', WIDTH, 'turn', 1) % BULK_EVERY == 0 then order = 'bhn' end
     if redis.call('PTTL', WIDTH) < 0 then redis.call('PEXPIRE', WIDTH, 3600000) end
 end
 if spare then order = string.gsub(order, 'b', '') end
 -- Bulk mail's turn passes to high mail that has hardly waited, so only a flood of it has to share.
 if string.sub(order, 1, 1) == 'b' then
-    local high = redis.call('ZRANGEBYSCORE', QUEUES.h, now - 1000, now, 'LIMIT', 0, 1)
-    local older = redis.call('ZCOUNT', QUEUES.h, 0, now - 1000)
+    local high = redis.call('ZRANGEBYSCORE', queue_key('h'), now - 1000, now, 'LIMIT', 0, 1)
+    local older = redis.call('ZCOUNT', queue_key('h'), 0, now - 1000)
     if high[1] and older == 0 then order = 'hnb' end
 end
 
 for priority in string.gmatch(order, '.') do
-    local queue, more = QUEUES[priority], true
+    local queue, more = queue_key(priority), true
     skipped = 0
     -- What is decided without being claimed (expired, held) leaves room, so look again, a few times.
     while more and looked_at < MOST_LOOKED_AT do
@@ -235,8 +236,8 @@ else
 end
 -- The rate holds mail up from the first claim that it lets nothing through at until it leaves room, or nothing is due.
 local is_paced = pace_wait ~= nil and due
-if paced_since and (not due or allowed > #claimed) then redis.call('HDEL', HALT, 'pg')
-elseif is_paced and not paced_since then redis.call('HSET', HALT, 'pg', now) end
+if paced_since and (not due or allowed > #claimed) then redis.call('HDEL', own_key('halt'), 'pg')
+elseif is_paced and not paced_since then redis.call('HSET', own_key('halt'), 'pg', now) end
 local more = mine ~= nil and mine <= now
 local waits_long = waits_till ~= nil and waits_till > now + 1000
 local leaves = ARGV[11] == '1' and #claimed == 0 and (not due or waits_long)
@@ -244,14 +245,14 @@ if leaves then
     -- The only way out of an awake agent: nothing may be sent at this very moment, and the agenda says when.
     leave()
 elseif spare and #claimed == 0 then
-    redis.call('SET', IDLE, ARGV[15] == '1' and '1' or 'n', 'PX', 60000)
+    redis.call('SET', own_key('idle'), ARGV[15] == '1' and '1' or 'n', 'PX', 60000)
 elseif ARGV[15] == '1' or #claimed == 0 then
     -- This lane goes idle, or the round has another idle one or room for one: the next accept rings its bell.
-    redis.call('SET', IDLE, '1', 'PX', 60000)
+    redis.call('SET', own_key('idle'), '1', 'PX', 60000)
 elseif low > 1 or (low > 0 and ARGV[11] == '1') then
     -- All are busy, this one with more than one that is not urgent, or with connecting first: high mail rings, and it
     -- stops to look again.
-    redis.call('SET', IDLE, 'h', 'NX', 'PX', 60000)
+    redis.call('SET', own_key('idle'), 'h', 'NX', 'PX', 60000)
 end
 local next_in = -1
 if first then next_in = math.max(0, first - now) end

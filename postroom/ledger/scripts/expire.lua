@@ -35,7 +35,7 @@ for _, agent in ipairs(agents) do
         local halt = read_halt()
         for _, priority in ipairs({'h', 'n', 'b'}) do
             if resume == '' or resume == priority then
-                local rank = walk(QUEUES[priority], halt, resume == '' and 0 or tonumber(ARGV[7]))
+                local rank = walk(queue_key(priority), halt, resume == '' and 0 or tonumber(ARGV[7]))
                 resume = ''
                 if rank then return {agent, priority, rank, ended} end
             end

@@ -8,7 +8,7 @@ write_although_full()
 local now = math.floor(clock() / 1000)
 local channel, cause = ARGV[5], ARGV[6]
 local function read(name)
-    local stored = redis.call('HGET', FAULTS, name)
+    local stored = redis.call('HGET', own_key('faults'), name)
     if not stored then return nil end
     local till, since, times, was = string.match(stored, '^(%d+)|(%d+)|(%d+)|([^|]*)|')
     return {till = tonumber(till), since = tonumber(since), times = tonumber(times), cause = was}
@@ -16,11 +16,11 @@ end
 
 -- Asked to slow down, all workers together open half of the connections they had; sending gives them back.
 local function narrow()
-    local live = redis.call('ZCOUNT', LANES, now, '+inf')
-    local width = tonumber(redis.call('HGET', WIDTH, 'w') or ARGV[15])
+    local live = redis.call('ZCOUNT', own_key('lanes'), now, '+inf')
+    local width = tonumber(redis.call('HGET', own_key('width'), 'w') or ARGV[15])
     width = math.max(1, math.floor(math.min(width, math.max(live, 1), tonumber(ARGV[15])) / 2))
-    redis.call('HSET', WIDTH, 'w', width, 'ok', 0)
-    redis.call('PEXPIRE', WIDTH, 3600000)
+    redis.call('HSET', own_key('width'), 'w', width, 'ok', 0)
+    redis.call('PEXPIRE', own_key('width'), 3600000)
 end
 
 local before = read(channel)
@@ -41,9 +41,9 @@ local times = same and before.times + 1 or 1
 local pause = math.min(tonumber(ARGV[11]), tonumber(ARGV[10]) * 2 ^ math.min(times - 1, 20))
 pause = math.max(pause, tonumber(ARGV[12]))
 local till, since = now + pause, same and before.since or now
-redis.call('HSET', FAULTS, channel, string.format('%.0f|%.0f|%d|', till, since, times)
+redis.call('HSET', own_key('faults'), channel, string.format('%.0f|%.0f|%d|', till, since, times)
     .. cause .. '|' .. ARGV[7] .. '|' .. ARGV[8] .. '|' .. ARGV[9])
-redis.call('HINCRBY', HALT, 'v', 1)
+redis.call('HINCRBY', own_key('halt'), 'v', 1)
 redis.call('PUBLISH', 'pr:bell:' .. AGENT, 'x') -- lanes that still send over it, in whatever process, stop
 local answer = {pause, same and 'still' or 'opened'}
 local reopens = till
@@ -54,9 +54,9 @@ for i = 16, #ARGV do
     if other.till <= now then reopens = now end
     reopens = math.min(reopens, other.till)
 end
-if reopens > now then redis.call('SET', STOP, '1', 'PX', math.ceil(reopens - now)) end
+if reopens > now then redis.call('SET', own_key('stop'), '1', 'PX', math.ceil(reopens - now)) end
 change_halt(now, function(halt)
     halt.stopped = true
-    redis.call('HSET', HALT, 'st', '1')
+    redis.call('HSET', own_key('halt'), 'st', '1')
 end)
 return answer

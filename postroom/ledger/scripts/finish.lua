@@ -15,7 +15,8 @@ if string.find(codes, 's', 1, true) and ARGV[11] ~= '' then
 else write_although_full() end
 local m = load(ARGV[5])
 if not m then return {'stale'} end
-local now = math.floor(clock() / 1000)
+local micros, now_text = clock()
+local now = math.floor(micros / 1000)
 local current = m.fence == fence
 
 -- The same outcome twice (its first reply got lost) is answered as the first time.
@@ -49,14 +50,14 @@ end
 
 -- After a throttle every twenty messages sent bring back one more connection.
 local function widen()
-    local width = tonumber(redis.call('HGET', WIDTH, 'w'))
-    if not width or redis.call('HINCRBY', WIDTH, 'ok', 1) % 20 > 0 then return end
-    if width + 1 >= tonumber(ARGV[14]) then redis.call('HDEL', WIDTH, 'w')
-    else redis.call('HSET', WIDTH, 'w', width + 1) end
+    local width = tonumber(redis.call('HGET', own_key('width'), 'w'))
+    if not width or redis.call('HINCRBY', own_key('width'), 'ok', 1) % 20 > 0 then return end
+    if width + 1 >= tonumber(ARGV[14]) then redis.call('HDEL', own_key('width'), 'w')
+    else redis.call('HSET', own_key('width'), 'w', width + 1) end
 end
 
 -- Told of the agent (`postroom top`): what its last attempt met that did not send to everybody.
-if string.find(codes, '[fda]') then redis.call('HSET', HALT, 'le', string.format('%.0f|', now) .. ARGV[9]) end
+if string.find(codes, '[fda]') then redis.call('HSET', own_key('halt'), 'le', string.format('%.0f|', now) .. ARGV[9]) end
 
 local guarded = current and is_guarded()
 if guarded and not string.find(codes, 'd', 1, true) then
@@ -65,7 +66,7 @@ if guarded and not string.find(codes, 'd', 1, true) then
     refund(m.id, 0)
     -- A while later, so that the next probe is another message's: this one may be bad all the same.
     local again_at = now + tonumber(ARGV[15])
-    redis.call('ZADD', QUEUES[m.priority], again_at, m.id)
+    redis.call('ZADD', queue_key(m.priority), again_at, m.id)
     put_on_agenda(again_at)
     return {'guarded', 'queued', 0, now - m.accepted, m.priority}
 end
@@ -117,12 +118,12 @@ if state == 'queued' then
     state = aggregate(m.recipients)
 end
 if state ~= 'queued' then
-    retire(m, state, now, fields)
+    retire(m, state, now_text, fields, m.attempts == 1 and not m.seen and not m.hold)
     return {'ok', state, -1, now - m.accepted, m.priority, guarded and 'slow' or ''}
 end
 redis.call('HSET', record_key(m.id), 's', 'queued', 'ph', 'done', 'na', next_at, 'am', m.ambiguous,
     'rr', m.recipients, 'rs', (ambiguous and 'ambiguous' or 'retrying') .. '|' .. now, unpack(fields))
 redis.call('HDEL', record_key(m.id), 'pd', 'ss')
-redis.call('ZADD', QUEUES[m.priority], next_at, m.id)
+redis.call('ZADD', queue_key(m.priority), next_at, m.id)
 put_on_agenda(next_at)
 return {'ok', 'queued', next_at - now, now - m.accepted, m.priority, guarded and 'slow' or ''}

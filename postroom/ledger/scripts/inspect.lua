@@ -6,7 +6,7 @@ local function complain(problem) misfits[#misfits + 1] = {id, problem} end
 -- Returns in how many queues the message is, and its score in the last of them.
 local function find_queued()
     local found, score = 0, nil
-    for _, queue in pairs(QUEUES) do
+    for _, queue in ipairs(all_queues()) do
         local at = redis.call('ZSCORE', queue, id)
         if at then found, score = found + 1, tonumber(at) end
     end
@@ -26,7 +26,7 @@ end
 local function judge_waiting(m, queued, score)
     if queued == 0 then complain('waits_in_no_queue')
     elseif queued > 1 then complain('waits_in_two_queues')
-    elseif not redis.call('ZSCORE', QUEUES[m.priority], id) then complain('waits_in_another_queue')
+    elseif not redis.call('ZSCORE', queue_key(m.priority), id) then complain('waits_in_another_queue')
     elseif (m.state == 'sending') ~= (score < 0) then complain('state_and_place_differ') end
     if aggregate(m.recipients) ~= 'queued' then complain('state_and_recipients_differ') end
     if redis.call('PTTL', record_key(id)) ~= -1 then complain('waits_and_is_forgotten') end
@@ -41,6 +41,9 @@ local function judge_ended(m, queued)
     if redis.call('PTTL', record_key(id)) == -1 then complain('ended_and_kept_for_ever') end
     if redis.call('PTTL', payload_key(id)) == -1 then complain('content_kept_for_ever') end
     if names_it(m.ref) and redis.call('PTTL', PREFIX .. 'r:' .. m.ref) == -1 then complain('ref_kept_for_ever') end
+    for _, field in ipairs({'ph', 'pd', 'ss', 'na', 'dl', 'am', 'ch', 'rs', 'ck', 'hd', 'hw', 'hu', 'la', 'dc'}) do
+        if redis.call('HEXISTS', record_key(id), field) == 1 then return complain('ended_and_noted_as_waiting') end
+    end
 end
 
 for i = 5, #ARGV, 2 do

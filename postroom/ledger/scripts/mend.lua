@@ -3,10 +3,10 @@
 -- under way, which proves nothing while the channel stands still. Returns 1 where there was a fault.
 write_although_full()
 local now = math.floor(clock() / 1000)
-local till = tonumber(string.match(redis.call('HGET', FAULTS, ARGV[5]) or '', '^(%d+)|'))
+local till = tonumber(string.match(redis.call('HGET', own_key('faults'), ARGV[5]) or '', '^(%d+)|'))
 if till and till > now and ARGV[6] ~= '1' then return 0 end
 redis.call('DEL', tries_key(ARGV[5]), probe_key(ARGV[5]))
 if not till then return 0 end
-redis.call('HDEL', FAULTS, ARGV[5])
+redis.call('HDEL', own_key('faults'), ARGV[5])
 go_on(now)
 return 1

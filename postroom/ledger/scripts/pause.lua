@@ -4,10 +4,10 @@
 write_although_full()
 local now = math.floor(clock() / 1000)
 local till = tonumber(ARGV[5]) > 0 and now + tonumber(ARGV[5]) or 0
-local since = is_paused(read_halt(), now) and tonumber(redis.call('HGET', HALT, 'ps')) or now
+local since = is_paused(read_halt(), now) and tonumber(redis.call('HGET', own_key('halt'), 'ps')) or now
 change_halt(now, function(halt)
     halt.paused_till = till
-    redis.call('HSET', HALT, 'pu', till, 'ps', since, 'pw', ARGV[6], 'pr', ARGV[7])
+    redis.call('HSET', own_key('halt'), 'pu', till, 'ps', since, 'pw', ARGV[6], 'pr', ARGV[7])
 end)
 redis.call('PUBLISH', 'pr:bell:' .. AGENT, 'x')
 return {since, till}

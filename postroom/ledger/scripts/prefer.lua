@@ -3,11 +3,11 @@
 write_although_full()
 local till = 0
 if ARGV[5] == '' then
-    redis.call('HDEL', HALT, 'pc', 'pcu')
+    redis.call('HDEL', own_key('halt'), 'pc', 'pcu')
 else
     till = math.floor(clock() / 1000) + tonumber(ARGV[6])
-    redis.call('HSET', HALT, 'pc', ARGV[5], 'pcu', till)
+    redis.call('HSET', own_key('halt'), 'pc', ARGV[5], 'pcu', till)
 end
-redis.call('HINCRBY', HALT, 'v', 1)
+redis.call('HINCRBY', own_key('halt'), 'v', 1)
 redis.call('PUBLISH', 'pr:bell:' .. AGENT, 'x')
 return till

@@ -7,7 +7,6 @@
 local PREFIX, AGENT = ARGV[1], ARGV[2]
 local CONTENT_MS, MESSAGE_MS = tonumber(ARGV[3]), tonumber(ARGV[4])
 local AGENDA, TALLY, FILES = KEYS[1], PREFIX .. 'tally', PREFIX .. 'files'
-local QUEUES, LANES, RUNG, IDLE, STOP, HALT, FAULTS, WIDTH, BUCKET, DAY
 local EVENTS_KEPT, EVENTS_FIRST, VALUE_LIMIT = 32, 8, 64
 -- Leased mail is scored this far below its lease's end, so that it is never mistaken for mail that is due, and a
 -- lapsed lease is met before a backlog of any length.
@@ -19,35 +18,31 @@ local function tries_key(channel) return PREFIX .. 'tries:' .. AGENT .. ':' .. c
 local function refusals_key(channel) return PREFIX .. 'refusals:' .. AGENT .. ':' .. channel end
 local function probe_key(channel) return PREFIX .. 'probe:' .. AGENT .. ':' .. channel end
 
--- Turns the script to an agent of the partition.
-local function turn_to(agent)
-    AGENT = agent
-    QUEUES = {
-        h = PREFIX .. 'q:' .. agent .. ':h',
-        n = PREFIX .. 'q:' .. agent .. ':n',
-        b = PREFIX .. 'q:' .. agent .. ':b',
-    }
-    LANES, RUNG, IDLE = PREFIX .. 'lanes:' .. agent, PREFIX .. 'rung:' .. agent, PREFIX .. 'idle:' .. agent
-    STOP, HALT, FAULTS = PREFIX .. 'stop:' .. agent, PREFIX .. 'halt:' .. agent, PREFIX .. 'faults:' .. agent
-    WIDTH, BUCKET, DAY = PREFIX .. 'width:' .. agent, PREFIX .. 'bucket:' .. agent, PREFIX .. 'day:' .. agent
-end
-turn_to(AGENT)
+-- Keys of the agent. Put together where they are used: all of them at once cost every script more than its own few.
+local function own_key(what) return PREFIX .. what .. ':' .. AGENT end
+local function queue_key(priority) return PREFIX .. 'q:' .. AGENT .. ':' .. priority end
+local function all_queues() return {queue_key('h'), queue_key('n'), queue_key('b')} end
 
--- Redis's clock in microseconds: the only clock the ledger knows.
+-- Turns the script to an agent of the partition.
+local function turn_to(agent) AGENT = agent end
+
+-- Redis's clock in microseconds: the only clock the ledger knows. And its milliseconds as text, for what is written:
+-- Redis makes a text of a number by way of its float, which takes longer than many a command.
 local function clock()
     local t = redis.call('TIME')
-    return tonumber(t[1]) * 1000000 + tonumber(t[2])
+    return tonumber(t[1]) * 1000000 + tonumber(t[2]), t[1] .. string.sub('00000' .. t[2], -6, -4)
 end
 
 -- A full Redis refuses a script's first write if it may need memory, and lets the rest pass once one was
 -- taken. Deleting is always taken, so with this in front queued mail drains however full Redis is.
 local function write_although_full() redis.call('DEL', PREFIX .. 'nothing') end
 
-local function load(id)
+-- Reads a record; `...` are further fields, which come after it.
+local function load(id, ...)
     local v = redis.call('HMGET', record_key(id), 's', 'f', 'p', 'rr', 'ph', 'pd', 'n', 'a', 'dl', 'oa', 'am',
-        'en', 'rk', 'bl', 'ss', 'ch', 'ck', 'hd', 'v', 'sp', 'fh')
+        'en', 'rk', 'bl', 'ss', 'ch', 'ck', 'hd', 'v', 'sp', 'fh', ...)
     if not v[1] then return nil end
-    return {
+    local m = {
         id = id, state = v[1], fence = tonumber(v[2]), priority = v[3], recipients = v[4],
         phase = v[5] or '', pending = v[6] or '', attempts = tonumber(v[7]), accepted = tonumber(v[8]),
         deadline = tonumber(v[9] or 0), on_ambiguous = v[10], ambiguous = tonumber(v[11] or 0),
@@ -55,6 +50,7 @@ local function load(id)
         channel = v[16] or '', halted = tonumber(v[17] or -1), hold = v[18], version = tonumber(v[19] or 1), superseded = v[20],
         held_files = tonumber(v[21] or 0),
     }
+    return m, unpack(v, 22)
 end
 
 local function waits(m) return m.state == 'queued' or m.state == 'sending' end
@@ -83,6 +79,7 @@ end
 -- A message's state from its recipients' letters. q: waits, r: waits and an earlier attempt may have sent it,
 -- s: sent, f: failed, x: expired, c: cancelled, p: suppressed, u: unconfirmed.
 local function aggregate(recipients)
+    if string.find(recipients, '^s+$') then return 'sent' end
     local has = function(letter) return string.find(recipients, letter, 1, true) ~= nil end
     if has('q') or has('r') then return 'queued' end
     if has('u') then return 'unconfirmed' end
@@ -99,8 +96,8 @@ end
 -- The bucket of an agent's rate lives as long as its arrival time counts, however slow the rate is.
 local function keep_bucket(arrival, micros)
     local left_ms = math.ceil((arrival - micros) / 1000)
-    if left_ms > 0 then redis.call('SET', BUCKET, string.format('%.0f', arrival), 'PX', left_ms)
-    else redis.call('DEL', BUCKET) end
+    if left_ms > 0 then redis.call('SET', own_key('bucket'), string.format('%.0f', arrival), 'PX', left_ms)
+    else redis.call('DEL', own_key('bucket')) end
 end
 
 -- What no longer waits ends: a recipient an earlier attempt may have reached is unconfirmed, not failed.
@@ -146,16 +143,18 @@ end
 
 -- The end of a message's life (or of what Postroom can do for it): off the queue, and from now on kept for as
 -- long as the retention says. Record, payload, blobs and ref get their time here and nowhere else.
--- `more` are further fields to set of the record.
-local function retire(m, state, now, more)
+-- `more` are further fields to set of the record. `is_plain`: an attempt ends it that was the first one and met nothing
+-- unusual, so that the record has fewer fields to drop; for each that is not there Redis looks at all of them.
+local function retire(m, state, now, more, is_plain)
     local key = record_key(m.id)
-    redis.call('ZREM', QUEUES[m.priority], m.id)
+    redis.call('ZREM', queue_key(m.priority), m.id)
     redis.call('HSET', key, 's', state, 'rr', m.recipients, 'fa', now, unpack(more or {}))
-    redis.call('HDEL', key, 'ph', 'pd', 'ss', 'na', 'dl', 'am', 'ch', 'rs', 'ck', 'hd', 'hw', 'hu', 'la', 'dc')
-    if not waits(m) then count(m, m.state, -1) end
-    count(m, state, 1)
-    local content_ms = state == 'unconfirmed' and MESSAGE_MS or CONTENT_MS
-    keep_for(m, content_ms, MESSAGE_MS)
+    redis.call('HDEL', key, 'ph', 'pd', 'na', 'dl', 'ch', 'rs', 'ck', 'dc')
+    if not is_plain then redis.call('HDEL', key, 'ss', 'am', 'hd', 'hw', 'hu', 'la') end
+    if not waits(m) then count(m, m.state, '-1') end
+    count(m, state, '1')
+    local content_ms = state == 'unconfirmed' and ARGV[4] or ARGV[3]
+    keep_for(m, content_ms, ARGV[4])
     let_files_go(m, now, content_ms)
 end
 
@@ -219,7 +218,7 @@ end
 local function first_due(priorities)
     local first = nil
     for priority in string.gmatch(priorities, '.') do
-        local top = redis.call('ZRANGEBYSCORE', QUEUES[priority], 0, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
+        local top = redis.call('ZRANGEBYSCORE', queue_key(priority), 0, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
         if top[2] and (not first or tonumber(top[2]) < first) then first = tonumber(top[2]) end
     end
     return first
@@ -228,7 +227,7 @@ end
 -- When the first lease of the agent's mail ends.
 local function first_lease()
     local first = nil
-    for _, queue in pairs(QUEUES) do
+    for _, queue in ipairs(all_queues()) do
         local top = redis.call('ZRANGE', queue, 0, 0, 'WITHSCORES')
         local score = tonumber(top[2] or 0)
         if score < 0 and (not first or score + LEASED < first) then first = score + LEASED end
@@ -258,7 +257,7 @@ local function lane_till(now, lease) return now + math.floor(lease / 2) end
 -- knows when to look again. A pause has an end (`paused_till`, 0 for none); `stopped`: no channel is left.
 -- `since` is when the agent came to a standstill by either, `total` how long it stood still before that.
 local function read_halt()
-    local v = redis.call('HMGET', HALT, 'v', 'since', 'total', 'pu', 'st')
+    local v = redis.call('HMGET', own_key('halt'), 'v', 'since', 'total', 'pu', 'st')
     return {
         version = tonumber(v[1] or 0), since = tonumber(v[2]), total = tonumber(v[3] or 0),
         paused_till = tonumber(v[4]), stopped = v[5] == '1',
@@ -285,21 +284,21 @@ local function change_halt(now, change)
     change(halt)
     local still = halt.stopped or is_paused(halt, now)
     if still and not stands then
-        redis.call('HSET', HALT, 'since', now, 'total', total)
-        redis.call('HDEL', HALT, 'pg')  -- from now on it is not the rate that holds mail up
+        redis.call('HSET', own_key('halt'), 'since', now, 'total', total)
+        redis.call('HDEL', own_key('halt'), 'pg')  -- from now on it is not the rate that holds mail up
     elseif not still then
-        redis.call('HDEL', HALT, 'since')
-        redis.call('HSET', HALT, 'total', total)
+        redis.call('HDEL', own_key('halt'), 'since')
+        redis.call('HSET', own_key('halt'), 'total', total)
     end
-    redis.call('HINCRBY', HALT, 'v', 1)
+    redis.call('HINCRBY', own_key('halt'), 'v', 1)
 end
 
 -- A channel works: the agent no longer stands still for want of one, and its mail is looked at.
 local function go_on(now)
-    redis.call('DEL', STOP)
+    redis.call('DEL', own_key('stop'))
     change_halt(now, function(halt)
         halt.stopped = false
-        redis.call('HDEL', HALT, 'st')
+        redis.call('HDEL', own_key('halt'), 'st')
     end)
     if redis.call('ZSCORE', AGENDA, AGENT) then put_on_agenda(now) end
 end
@@ -321,7 +320,7 @@ local function read_day(midnights, now)
         local midnight = tonumber(text)
         if midnight <= now then day.start = midnight else day.ends = midnight break end
     end
-    local start, used = string.match(redis.call('GET', DAY) or '', '^(%d+)|(%d+)$')
+    local start, used = string.match(redis.call('GET', own_key('day')) or '', '^(%d+)|(%d+)$')
     if start and tonumber(start) == day.start then day.used = tonumber(used) end
     return day
 end
@@ -331,27 +330,27 @@ local function refund(id, kept)
     local start, charge = string.match(redis.call('HGET', record_key(id), 'dc') or '', '^(%d+)|(%d+)$')
     if not start then return end
     redis.call('HDEL', record_key(id), 'dc')
-    local day, used = string.match(redis.call('GET', DAY) or '', '^(%d+)|(%d+)$')
+    local day, used = string.match(redis.call('GET', own_key('day')) or '', '^(%d+)|(%d+)$')
     if day ~= start or tonumber(charge) <= kept then return end
     local left = math.max(0, tonumber(used) - tonumber(charge) + kept)
-    redis.call('SET', DAY, string.format('%s|%d', day, left), 'KEEPTTL')
+    redis.call('SET', own_key('day'), string.format('%s|%d', day, left), 'KEEPTTL')
 end
 
 -- Wakes the agent for mail that is due. Where lanes live, an idle one is told over the bell and a busy one looks
 -- again by itself; a lane leaves only inside a claim that finds nothing due, so it cannot miss this.
--- IDLE says whom a ring would find: 1 a lane that takes anything, n one that takes all but bulk, h only busy ones,
+-- own_key('idle') says whom a ring would find: 1 a lane that takes anything, n one that takes all but bulk, h only busy ones,
 -- which stop for high mail.
 -- Returns 1 where nobody is awake and the caller should ring for a round.
 local function wake(now, priority)
-    if redis.call('ZCOUNT', LANES, now, '+inf') > 0 then
-        local idle = redis.call('GET', IDLE)
+    if redis.call('ZCOUNT', own_key('lanes'), now, '+inf') > 0 then
+        local idle = redis.call('GET', own_key('idle'))
         if idle == '1' or (idle == 'n' and priority ~= 'b') or (idle == 'h' and priority == 'h') then
-            redis.call('DEL', IDLE)
+            redis.call('DEL', own_key('idle'))
             redis.call('PUBLISH', 'pr:bell:' .. AGENT, priority)
         end
         return 0
     end
-    if redis.call('EXISTS', STOP) == 1 or is_paused(read_halt(), now) then return 0 end
-    if redis.call('SET', RUNG, '1', 'NX', 'PX', 1000) then return 1 end
+    if redis.call('EXISTS', own_key('stop')) == 1 or is_paused(read_halt(), now) then return 0 end
+    if redis.call('SET', own_key('rung'), '1', 'NX', 'PX', 1000) then return 1 end
     return 0
 end

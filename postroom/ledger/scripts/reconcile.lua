@@ -7,9 +7,9 @@ local forget, keep = {}, {}
 for i = 6, 5 + tonumber(ARGV[5]) do forget[ARGV[i]] = true end
 for i = 6 + tonumber(ARGV[5]), #ARGV do keep[ARGV[i]] = true end
 local gone = {}
-for _, channel in ipairs(redis.call('HKEYS', FAULTS)) do
+for _, channel in ipairs(redis.call('HKEYS', own_key('faults'))) do
     if forget[channel] or not keep[channel] then
-        redis.call('HDEL', FAULTS, channel)
+        redis.call('HDEL', own_key('faults'), channel)
         redis.call('DEL', tries_key(channel), probe_key(channel), refusals_key(channel))
         gone[#gone + 1] = channel
     else
@@ -17,5 +17,5 @@ for _, channel in ipairs(redis.call('HKEYS', FAULTS)) do
     end
 end
 -- What is still in `keep` has no fault.
-if next(keep) and (#gone > 0 or redis.call('HEXISTS', HALT, 'st') == 1) then go_on(now) end
+if next(keep) and (#gone > 0 or redis.call('HEXISTS', own_key('halt'), 'st') == 1) then go_on(now) end
 return gone

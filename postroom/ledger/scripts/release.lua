@@ -19,20 +19,20 @@ for i = 7, #ARGV, 3 do
             due = now + wait
             redis.call('HSET', record_key(ARGV[i]), 'na', due, 'rs', 'own_channel|' .. now)
         end
-        redis.call('ZADD', QUEUES[v[3]], due, ARGV[i])
+        redis.call('ZADD', queue_key(v[3]), due, ARGV[i])
         earliest = math.min(earliest or due, due)
         given = given + 1
     end
 end
 local interval = tonumber(ARGV[6])
-if interval > 0 and given > 0 and redis.call('EXISTS', BUCKET) == 1 then
-    local arrival = tonumber(redis.call('GET', BUCKET)) - given * interval
+if interval > 0 and given > 0 and redis.call('EXISTS', own_key('bucket')) == 1 then
+    local arrival = tonumber(redis.call('GET', own_key('bucket'))) - given * interval
     keep_bucket(arrival, micros)
 end
 if given > 0 then put_on_agenda(earliest) end
 if ARGV[5] ~= '' then
-    redis.call('ZREM', LANES, ARGV[5])
-    if redis.call('ZCARD', LANES) == 0 then redis.call('DEL', RUNG, IDLE) end
+    redis.call('ZREM', own_key('lanes'), ARGV[5])
+    if redis.call('ZCARD', own_key('lanes')) == 0 then redis.call('DEL', own_key('rung'), own_key('idle')) end
 end
 local ring = 0
 local first = head()

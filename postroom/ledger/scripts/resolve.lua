@@ -26,7 +26,7 @@ if m.state == 'sending' and fewer_wait then
     redis.call('HSET', key, 's', 'queued', 'ph', 'released', 'f', m.fence + 1)
     redis.call('HDEL', key, 'pd', 'ss')
     local due = math.min(now, tonumber(redis.call('HGET', key, 'na') or now))
-    redis.call('ZADD', QUEUES[m.priority], due, m.id)
+    redis.call('ZADD', queue_key(m.priority), due, m.id)
     put_on_agenda(due)
     m.state = 'queued'
 end

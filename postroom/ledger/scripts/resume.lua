@@ -5,7 +5,7 @@ local now = math.floor(clock() / 1000)
 local held = is_paused(read_halt(), now)
 change_halt(now, function(halt)
     halt.paused_till = nil
-    redis.call('HDEL', HALT, 'pu', 'ps', 'pw', 'pr')
+    redis.call('HDEL', own_key('halt'), 'pu', 'ps', 'pw', 'pr')
 end)
 local first, ring = head(), 0
 if first and first <= now then

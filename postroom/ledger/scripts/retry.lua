@@ -29,7 +29,7 @@ local function leave_untried() return leave(replaced > 0 and 'superseded' or m.s
 
 local function put_back(due)
     redis.call('HSET', key, 'na', due)
-    redis.call('ZADD', QUEUES[m.priority], due, m.id)
+    redis.call('ZADD', queue_key(m.priority), due, m.id)
     put_on_agenda(due)
     return due <= now and wake(now, m.priority) or 0
 end
