@@ -46,7 +46,7 @@ def build_app(
 
     `taken` tells whether the server takes connections: until then, and once it is told to stop, it is not ready.
     """
-    log = get_logger()
+    log = get_logger().bind()  # once, and not with each line
     registry = CollectorRegistry()
     metrics = EdgeMetrics(registry)
     tracing = open_tracing(settings, "api")

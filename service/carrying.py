@@ -20,6 +20,8 @@ def find_uncarried(
     agent: Agent, submitter: Address | None, files: Collection[AttachmentRef]
 ) -> Iterator[Fault]:
     """Yield what no channel of the agent can carry. `submitter` is who would stand in Sender."""
+    if submitter is None and not files:
+        return
     if submitter is not None and not carries_sender(agent):
         yield Fault("/sender", "no channel of this agent can carry a Sender: only SMTP can")
         return

@@ -64,7 +64,8 @@ class Checked:
         self.content = self._content(request.content)
         self.attachments, self.blobs = self._attachments(request.attachments)
         self._add(list(find_uncarried(agent, self.submitter, self.attachments)))
-        self._add(check_headers(request.headers))
+        if request.headers:
+            self._add(check_headers(request.headers))
         self._check_metadata(request.metadata)
         self._check_choice(request)
 
@@ -95,7 +96,9 @@ class Checked:
         self._add([Fault(pointer, detail)], code)
 
     def _mailboxes(self, pointer: str, given: tuple[Mailbox, ...]) -> tuple[Address, ...]:
-        return tuple(self._mailbox(f"{pointer}/{index}", mailbox) for index, mailbox in enumerate(given))
+        if not given:
+            return ()
+        return tuple([self._mailbox(f"{pointer}/{index}", mailbox) for index, mailbox in enumerate(given)])
 
     def _mailbox(self, pointer: str, mailbox: Mailbox) -> Address:
         name = mailbox.name or ""
@@ -182,6 +185,8 @@ class Checked:
         self, given: tuple[GivenAttachment, ...]
     ) -> tuple[tuple[AttachmentRef, ...], tuple[bytes, ...]]:
         """Return what is attached, and the bytes of what lies in no cache."""
+        if not given:
+            return (), ()
         refs, blobs = [], []
         for index, attachment in enumerate(given):
             pointer = f"/attachments/{index}"

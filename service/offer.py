@@ -123,7 +123,10 @@ def _collapse(key: str | None, caller: str, digests: Digests, payload: Payload) 
 
 
 def _first(*options: bool | None) -> bool:
-    return next((option for option in options if option is not None), False)
+    for option in options:
+        if option is not None:
+            return option
+    return False
 
 
 def _lifetime(request: MessageRequest, delivery: Delivery, profile: str) -> int:

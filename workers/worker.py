@@ -57,7 +57,7 @@ class WorkerProcess:
         self._live = live
         self._config = live.current  # as the process started; what reloads is in the carrier's hands
         self._templates = templates
-        self._log: FilteringBoundLogger = get_logger()
+        self._log: FilteringBoundLogger = get_logger().bind()  # once, and not with each line
         self._stopping = asyncio.Event()
 
     async def run(self) -> None:

@@ -22,6 +22,7 @@ _PLAIN: dict[str, Any] = {
     "integer": Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)],
     "boolean": bool,
 }
+DELETE = b"\x7f"
 _BY_CHECK = frozenset({"date", "email", "url"})  # text that msgspec cannot judge
 _encode = msgspec.json.Encoder().encode
 
@@ -40,8 +41,8 @@ def quick_judge(variables: Mapping[str, Variable], *, shown: Collection[str]) ->
 
     def is_right(given: dict[str, Any]) -> bool:
         encoded = _encode(given)
-        # What is not printable is either escaped in JSON or seen here; quotation marks are escaped too.
-        if len(encoded) > MAX_QUICK_BYTES or b"\\" in encoded or not encoded.decode().isprintable():
+        # Quotation marks, backslashes and what JSON cannot hold are escaped in it, and seen by that.
+        if len(encoded) > MAX_QUICK_BYTES or b"\\" in encoded or not _is_printable(encoded):
             return False
         try:
             msgspec.convert(given, kind)
@@ -50,6 +51,11 @@ def quick_judge(variables: Mapping[str, Variable], *, shown: Collection[str]) ->
         return _pass(checks, given)
 
     return is_right
+
+
+def _is_printable(encoded: bytes) -> bool:
+    """Judge what is in JSON without an escape: of ASCII only one character is left that is not printable."""
+    return DELETE not in encoded if encoded.isascii() else encoded.decode().isprintable()
 
 
 def _pass(checks: Mapping[str, Check], given: dict[str, Any]) -> bool:

@@ -2,8 +2,8 @@
 -- ARGV: 5 ref, 6 id, 7 digests, 8 payload, 9 send_at ms or 0, 10 lifetime ms or 0, 11 deliver_before ms or 0,
 --       12 recipients, 13 furthest send_at ms ahead, 14 tolerated past ms, 15 priority, 16 the clock stands while
 --       the agent does, 17 the storm brake: '' or 'limit|window ms|digest,…', 18 collapse digests, one a recipient,
---       or '', 19 number of record fields, 20.. field, value … (the last one `fh` where it uses cached files), then
---       the blobs.
+--       or '', 19 record fields in msgpack: field, value … (the last one `fh` where it uses cached files), 20.. the
+--       blobs.
 -- Returns {'exists', stored ref, record}, {'invalid', code}, or {'created', accepted, due, deadline, ring,
 -- held (1 by the brake, 2 for the first one of a storm, 3 by a person), superseded}, and by a person his hold, why, and until when;
 -- superseded: what is told of those that ended (`end_untried`).
@@ -122,15 +122,13 @@ if not stored then
             fields[#fields + 1] = kept_till
         end
     end
-    local given = tonumber(ARGV[19])
-    for i = 20, 19 + given do fields[#fields + 1] = ARGV[i] end
+    local given, before = cmsgpack.unpack(ARGV[19]), #fields
+    for i = 1, #given do fields[before + i] = given[i] end
     redis.call('SET', ref_key, id .. '|' .. ARGV[7])
     redis.call('HSET', record_key(id), unpack(fields))
     redis.call('SET', payload_key(id), ARGV[8])
-    for i = 20 + given, #ARGV do
-        redis.call('SET', PREFIX .. 'b:' .. id .. ':' .. (i - 20 - given), ARGV[i])
-    end
-    if ARGV[18 + given] == 'fh' then hold_files(id, tonumber(ARGV[19 + given])) end
+    for i = 20, #ARGV do redis.call('SET', PREFIX .. 'b:' .. id .. ':' .. (i - 20), ARGV[i]) end
+    if given[#given - 1] == 'fh' then hold_files(id, tonumber(given[#given])) end
     redis.call('HINCRBY', TALLY, AGENT .. '|accepted', '1')
     -- Held mail is looked at when its hold is over, or its time is up.
     local look_at = held > 0 and deadline or due_text
