@@ -82,12 +82,14 @@ class Model:
         self._pieces = self._cut(raw, words[6], ref)
 
     def _cut(self, raw: bytes, message_id: str, ref: str) -> list[bytes]:
-        """Return what stands before the ref, between ref and id, between id and client_ref, and after it."""
+        """Return what stands before the ref, between ref and id, between id and client_ref, and after it.
+
+        Those of every message are as long as these, so nothing that tells a length changes.
+        """
         rest, pieces = raw, []
         for value in (ref, message_id, self._client_ref):
-            before, _, rest = rest.partition(b"\r\n" + value.encode() + b"\r\n")
-            pieces.append(before + b"\r\n")
-            rest = b"\r\n" + rest
+            before, _, rest = rest.partition(value.encode())
+            pieces.append(before)
         return [*pieces, rest]
 
     def write(self, number: int) -> bytes:

@@ -38,7 +38,7 @@ def text_part(kind: str, text: str, *, eight_bit: bool) -> Entity:
         raise ComposeError("the content contains a lone surrogate") from None
     if b"\r" in raw:
         raw = raw.replace(CRLF, b"\n").replace(b"\r", b"\n")
-    encoding, body = _transfer(raw, eight_bit=eight_bit)
+    encoding, body = _transfer(raw, ascii_only=text.isascii(), eight_bit=eight_bit)
     return Entity(
         (
             ("Content-Type", f"Content-Type: {kind}; charset=utf-8\n"),
@@ -49,9 +49,8 @@ def text_part(kind: str, text: str, *, eight_bit: bool) -> Entity:
     )
 
 
-def _transfer(raw: bytes, *, eight_bit: bool) -> tuple[str, bytes]:
+def _transfer(raw: bytes, *, ascii_only: bool, eight_bit: bool) -> tuple[str, bytes]:
     """Choose the shortest transfer encoding that is safe for these lines, which end in LF."""
-    ascii_only = raw.isascii()
     if (ascii_only or eight_bit) and has_short_lines(raw):
         return "7bit" if ascii_only else "8bit", raw
     # Quoted-printable adds two octets for each one it escapes, base64 one for every three.

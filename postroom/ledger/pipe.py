@@ -107,6 +107,8 @@ class ScriptPipe:
                 batch = [call for call in taken if not call.reply.done()]
                 if batch:
                     await self._flush(batch)
+                # Those whom it answered go on now, and what they ask next travels with the next one.
+                await asyncio.sleep(0)
         finally:
             # Reached with calls still waiting only when the process ends and cancels us.
             fail(self._waiting, LedgerUnavailableError("the process is ending"), None)

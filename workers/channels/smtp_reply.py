@@ -9,6 +9,7 @@ from collections import deque
 
 MAX_LINE_BYTES = 4096  # RFC 5321 §4.5.3.1.5 says 512; real servers go beyond it, none beyond this
 MAX_REPLY_BYTES = 65536
+MOST_KNOWN = 8
 
 # RFC 3463 §2: class, subject and detail, at the start of the text.
 _ENHANCED = re.compile(rb"([245]\.\d{1,3}\.\d{1,3})(?![\w.])")
@@ -21,19 +22,21 @@ class GarbageError(Exception):
 class Reply:
     """One whole reply: its code and the text of its lines."""
 
-    __slots__ = ("_texts", "code")
+    __slots__ = ("_enhanced", "_texts", "code")
 
     def __init__(self, code: int, texts: tuple[bytes, ...]) -> None:
         self.code = code
         self._texts = texts
+        self._enhanced: str | None = ""  # not looked for yet
 
     @property
     def enhanced(self) -> str | None:
         """The enhanced code (RFC 3463), where the reply has one of its own class."""
-        found = _ENHANCED.match(self._texts[0])
-        if found is None or found[1][0] != ord(str(self.code)[0]):
-            return None
-        return found[1].decode("ascii")
+        if self._enhanced == "":
+            found = _ENHANCED.match(self._texts[0])
+            is_own = found is not None and found[1][0] == ord(str(self.code)[0])
+            self._enhanced = found[1].decode("ascii") if found and is_own else None
+        return self._enhanced
 
     @property
     def lines(self) -> list[str]:
@@ -47,10 +50,11 @@ class Reply:
 class ReplyParser:
     """Takes bytes as they arrive and gives whole replies."""
 
-    __slots__ = ("_buffer", "_code", "_size", "_texts")
+    __slots__ = ("_buffer", "_code", "_known", "_size", "_texts")
 
     def __init__(self) -> None:
         self._buffer = b""
+        self._known: dict[bytes, Reply] = {}  # the first few replies of one line: servers say the same again and again
         self._code = 0  # of the reply whose lines are being collected; 0 between replies
         self._size = 0
         self._texts: list[bytes] = []
@@ -75,6 +79,9 @@ class ReplyParser:
 
     def _take(self, line: bytes, replies: deque[Reply]) -> None:
         """Add one line: `250-text` goes on, `250 text` and a bare `250` end the reply."""
+        if (known := self._known.get(line)) is not None and not self._code:
+            replies.append(known)
+            return
         separator = line[3:4]
         self._size += len(line)
         code = _code(line)
@@ -84,9 +91,12 @@ class ReplyParser:
             self._code = code
             self._texts.append(line[4:])
             return
-        replies.append(Reply(code, (*self._texts, line[4:])))
+        reply = Reply(code, (*self._texts, line[4:]))
+        replies.append(reply)
         if self._texts:
             self._texts.clear()
+        elif len(self._known) < MOST_KNOWN:
+            self._known[line] = reply
         self._code = self._size = 0
 
 
