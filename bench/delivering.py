@@ -12,6 +12,7 @@ from bench.sinks.client import OwnSink
 
 CONNECTIONS = 20
 COUNT = 10_000
+STANDING_PAIRS = 5
 BEGIN = 0.15  # shares of the count between which the rate is taken: warm, and with all lanes at work
 END = 0.95
 ROOM = 2_000_000  # numbers for each use of a load, so that no ref comes twice
@@ -92,10 +93,11 @@ def standing_rates(
             one.filled()
         run.say("queues are full")
         return run.take_turns(
+            STANDING_PAIRS,
             **{
                 name: lambda one=one: one.rate([run.cores.first], warmup=warmup, seconds=3.0)
                 for name, one in standing.items()
-            }
+            },
         )
 
 

@@ -72,15 +72,19 @@ class Run:
         folder.mkdir()
         return folder
 
-    def take_turns(self, **legs: Leg) -> dict[str, list[float]]:
-        """Run each leg once a pair, in turn, every second time from the last to the first."""
+    def take_turns(self, at_least: int = 0, /, **legs: Leg) -> dict[str, list[float]]:
+        """Run each leg once a pair, in turn, every second time from the last to the first.
+
+        `at_least` so many pairs are for legs that are short for what the machine's speed does meanwhile.
+        """
         found: dict[str, list[float]] = {name: [] for name in legs}
-        for number in range(self.pairs):
+        pairs = max(self.pairs, at_least)
+        for number in range(pairs):
             order = list(legs) if number % 2 == 0 else list(reversed(legs))
             for name in order:
                 found[name].append(legs[name]())
             told = " · ".join(f"{name.replace('_', ' ')} {found[name][-1]:,.0f}" for name in legs)
-            self.say(f"{number + 1}/{self.pairs}: {told}")
+            self.say(f"{number + 1}/{pairs}: {told}")
         return found
 
 
