@@ -132,7 +132,9 @@ class _Stamp:
         self._common = {"service": service, "version": __version__, "pid": os.getpid()}
         self._names = ("ts", "level", "event", *self._common)
         self._second, self._text = 0, ""
-        self._heads: dict[tuple[str, str], bytes] = {}  # behind the time; events are words of our own, so they are few
+        self._heads: dict[
+            tuple[str, str], bytes
+        ] = {}  # behind the time; events are words of our own, so they are few
 
     def __call__(self, _logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
         head = {"ts": self._time(), "level": LEVELS.get(method, method), "event": event.pop("event")}

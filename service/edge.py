@@ -4,7 +4,6 @@ Reads the whole body within a time and a size before anybody looks at it, so a s
 task and no parser. Answers are problem documents throughout.
 """
 
-import asyncio
 import re
 import time
 from collections.abc import Mapping
@@ -19,6 +18,7 @@ from postroom.tracing import AcceptSpan, Attributes, Tracing, known
 from service.arrival import Arrival, Scope, Straight, take_in
 from service.auth import Authenticator
 from service.fields import MAX_BODY, too_large
+from service.patience import Patience
 from service.problem import problem_of
 
 BODY_SECONDS = 10.0
@@ -163,7 +163,7 @@ async def _read_body(receive: Any, length: int | None) -> bytes:
     chunks: list[bytes] = []
     size = 0
     try:
-        async with asyncio.timeout(BODY_SECONDS):
+        with Patience(BODY_SECONDS):
             while True:
                 message = await receive()
                 if message["type"] == "http.disconnect":

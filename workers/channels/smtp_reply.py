@@ -54,7 +54,9 @@ class ReplyParser:
 
     def __init__(self) -> None:
         self._buffer = b""
-        self._known: dict[bytes, Reply] = {}  # the first few replies of one line: servers say the same again and again
+        self._known: dict[
+            bytes, Reply
+        ] = {}  # the first few replies of one line: servers say the same again and again
         self._code = 0  # of the reply whose lines are being collected; 0 between replies
         self._size = 0
         self._texts: list[bytes] = []
