@@ -14,11 +14,11 @@ from structlog.typing import FilteringBoundLogger
 from postroom.errors import Code, RefusedError
 from postroom.ledger.keys import agent_of
 from postroom.metrics import EdgeMetrics
+from postroom.patience import Patience
 from postroom.tracing import AcceptSpan, Attributes, Tracing, known
 from service.arrival import Arrival, Scope, Straight, take_in
 from service.auth import Authenticator
 from service.fields import MAX_BODY, too_large
-from service.patience import Patience
 from service.problem import problem_of
 
 BODY_SECONDS = 10.0

@@ -1,8 +1,8 @@
 """Calls of the ledger's scripts under way: what each asks, how it is answered, and when its time is up."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from msgspec import Struct
@@ -11,6 +11,7 @@ from redis.exceptions import RedisError
 from postroom.ledger.errors import LedgerError, LedgerUnconfirmedError
 from postroom.ledger.refusals import refusal_of
 from postroom.ledger.scripts import Script
+from postroom.patience import Patience
 
 TOGETHER_SECONDS = 0.05  # calls made within it share the end of their time, and so one timer
 
@@ -53,8 +54,8 @@ def fail(calls: list[Call], error: LedgerError, cause: BaseException | None = No
             call.reply.set_exception(own)
 
 
-@asynccontextmanager
-async def in_time(calls: list[Call], seconds: float, late: LedgerError) -> AsyncIterator[None]:
+@contextmanager
+def in_time(calls: list[Call], seconds: float, late: LedgerError) -> Iterator[None]:
     """Bound what is done for calls: each may take so long from when it was made, and is told `late` then.
 
     Raises:
@@ -65,7 +66,7 @@ async def in_time(calls: list[Call], seconds: float, late: LedgerError) -> Async
     spread = last - min(asked) > TOGETHER_SECONDS
     early = _Early(calls, seconds, late) if spread else None
     try:
-        async with asyncio.timeout_at(last + seconds):
+        with Patience(last + seconds - asyncio.get_running_loop().time()):
             yield
     finally:
         if early is not None:

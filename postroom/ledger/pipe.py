@@ -121,7 +121,7 @@ class ScriptPipe:
         if connection is None or not is_alive(connection):
             await self._disconnect()
             try:
-                async with in_time(batch, self._deadline, LedgerUnavailableError(UNANSWERED)):
+                with in_time(batch, self._deadline, LedgerUnavailableError(UNANSWERED)):
                     connection = await self._connect()
             except (RedisError, OSError, TimeoutError) as error:
                 await self._disconnect()
@@ -131,7 +131,7 @@ class ScriptPipe:
             if not batch:
                 return
         try:
-            async with in_time(batch, self._deadline, LedgerUnconfirmedError(UNANSWERED)):
+            with in_time(batch, self._deadline, LedgerUnconfirmedError(UNANSWERED)):
                 started = time.perf_counter()
                 await self._exchange(connection, batch)
             if self._observe is not None:

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from service.patience import Patience
+from postroom.patience import Patience
 
 SHORT, LONG = 0.01, 30.0
 

@@ -1,4 +1,4 @@
-"""A bound on how long is waited, for where every request has one."""
+"""A bound on how long is waited, for where every request or every flush of calls has one."""
 
 import asyncio
 from types import TracebackType
