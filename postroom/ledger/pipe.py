@@ -70,6 +70,7 @@ class ScriptPipe:
         self._waiting: list[Call] = []
         self._flusher: asyncio.Task[None] | None = None
         self._observe = observe
+        self._closing = False
         self.flushes = 0
 
     async def call(self, name: str, key: str, *args: Any) -> Any:
@@ -96,6 +97,7 @@ class ScriptPipe:
 
     async def aclose(self) -> None:
         """Wait for what is in flight, then close the connection."""
+        self._closing = True  # who asks again and again is not waited for
         if self._flusher is not None:
             await asyncio.wait({self._flusher})
         await self._disconnect()
@@ -107,8 +109,9 @@ class ScriptPipe:
                 batch = [call for call in taken if not call.reply.done()]
                 if batch:
                     await self._flush(batch)
-                # Those whom it answered go on now, and what they ask next travels with the next one.
-                await asyncio.sleep(0)
+                if not self._closing:
+                    # Those whom it answered go on now, and what they ask next travels with the next one.
+                    await asyncio.sleep(0)
         finally:
             # Reached with calls still waiting only when the process ends and cancels us.
             fail(self._waiting, LedgerUnavailableError("the process is ending"), None)
