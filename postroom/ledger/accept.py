@@ -17,6 +17,7 @@ from postroom.states import AMBIGUOUS_LETTERS, PRIORITY_LETTERS, PROFILE_LETTERS
 GROUP_LIMIT = 64 * 1024  # larger requests travel alone, so that nobody's small one waits behind their bytes
 FURTHEST_AHEAD_MS = 30 * 24 * 3600 * 1000
 TOLERATED_PAST_MS = 60 * 1000
+_LIMITS = (str(FURTHEST_AHEAD_MS), str(TOLERATED_PAST_MS))  # a text is packed in half the time of a number
 BRAKED, STORM_BEGAN = 1, 2  # what holds it up, as the script tells it
 _encode_fields = msgspec.msgpack.Encoder().encode  # as one argument: packing each by itself costs a µs
 VALUE_LIMIT = 64  # longer values spoil the small encoding of Redis's hashes
@@ -101,8 +102,8 @@ class Acceptance:
         """`large` is a second pipe, for requests that would hold up the group on `pipe`."""
         self._pipe = pipe
         self._large = large
-        self._content_ms = content_ms
-        self._message_ms = message_ms
+        self._content_ms = str(content_ms)
+        self._message_ms = str(message_ms)
 
     async def accept(self, offer: Offer) -> Created | Exists | Untimely:
         """Record the offer unless its ref is known.
@@ -133,8 +134,7 @@ class Acceptance:
             offer.lifetime,
             offer.deliver_before,
             "q" * len(offer.payload.recipients),
-            FURTHEST_AHEAD_MS,
-            TOLERATED_PAST_MS,
+            *_LIMITS,
             PRIORITY_LETTERS[offer.priority],
             int(offer.standing_clock),
             _write_brake(offer.storm),
@@ -232,15 +232,21 @@ def _record_fields(offer: Offer) -> list[str]:
     return fields
 
 
+def _read_created(
+    accepted_at: int, due: int, deadline: int, ring: int, held: int, superseded: list[Any], *hold: bytes
+) -> Created:
+    if not (held or superseded):
+        return Created(accepted_at, due, deadline, bool(ring))
+    ended = tuple(map(read_ended, superseded))
+    braked = held in (BRAKED, STORM_BEGAN)
+    taken_over = read_hold(*(part.decode() for part in hold)) if hold else None
+    return Created(accepted_at, due, deadline, bool(ring), braked, held == STORM_BEGAN, ended, taken_over)
+
+
 def _read_reply(reply: list[Any], agent: str) -> Created | Exists | Untimely:
+    if reply[0] == b"created":
+        return _read_created(*reply[1:])
     match reply:
-        case [b"created", accepted_at, due, deadline, ring, held, superseded, *hold]:
-            ended = tuple(map(read_ended, superseded))
-            braked = held in (BRAKED, STORM_BEGAN)
-            taken_over = read_hold(*(part.decode() for part in hold)) if hold else None
-            return Created(
-                accepted_at, due, deadline, bool(ring), braked, held == STORM_BEGAN, ended, taken_over
-            )
         case [b"exists", stored, flat]:
             known, _, digests = stored.partition(b"|")
             record = read_record(known.decode(), agent, dict(zip(flat[::2], flat[1::2], strict=True)))

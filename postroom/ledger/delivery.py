@@ -37,8 +37,8 @@ class Delivery:
         self._pipe = pipe
         self._claims = claims or pipe
         self.lease_ms = lease_ms
-        self._content_ms = content_ms
-        self._message_ms = message_ms
+        self._content_ms = str(content_ms)
+        self._message_ms = str(message_ms)
 
     async def aclose(self) -> None:
         """Close the ways to the scripts."""

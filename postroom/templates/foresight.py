@@ -15,6 +15,7 @@ from postroom.templates.variables import Variable
 
 MAX_SHAPES = 1_000  # remembered of one template; callers choose them
 MAX_EXPANSION = 6  # bytes that one byte of a variable can become: `"` in HTML is `&quot;`
+NO_ROOM = -1
 STEPS_OF_TAG = 20  # more than any tag that is foreseen takes
 
 # What can be shown, and filters that fit every value of a type. A number's size can be too much for a filter.
@@ -50,15 +51,18 @@ class Foresight:
         heeded = asked | set(self._lists) | {name for name, v in variables.items() if v.optional}
         self._flat = sorted(heeded - set(self._deep) - {"locale"})
         self._known: set[Any] = set()
+        self._rooms: dict[int, int] = {}  # for so many list items
 
     def shape_of(self, context: Mapping[str, Any], size: int) -> Any | None:
         """Return the shape of checked variables of so many bytes; None where they may be too much for the engine."""
         items = 0
         for name in self._lists:
             items += len(context[name] or ())
-        for body in self._bodies:
-            if not body.is_within_bounds(items, size):
-                return None
+        room = self._rooms.get(items)
+        if room is None:
+            room = self._rooms[items] = min((body.room(items) for body in self._bodies), default=NO_ROOM)
+        if size > room:
+            return None
         flat = [None if context[name] is None else bool(context[name]) for name in self._flat]
         return (*flat, *_shapes([context[name] for name in self._deep]))
 
@@ -143,15 +147,15 @@ class _Body:
             if isinstance(part, Literal | Tag):
                 self._chars[self._loop is not None] += len(part.text)
 
-    def is_within_bounds(self, items: int, size: int) -> bool:
-        """True where not even the worst values could reach a bound of the engine."""
+    def room(self, items: int) -> int:
+        """Return of how many bytes not even the worst variables could reach a bound of the engine."""
         chars = self._chars[0] + self._chars[1] * items
         outputs = self._outputs[0] + self._outputs[1] * items
-        return (
-            STEPS_OF_TAG * self._tags * (1 + items) < self._fuel
-            and 4 * chars + outputs * MAX_EXPANSION * (size + FORMATTED) < MAX_OUTPUT_BYTES
-            and outputs * (size + FORMATTED) < MAX_FILTERED
-        )
+        left = MAX_OUTPUT_BYTES - 4 * chars
+        if left <= 0 or STEPS_OF_TAG * self._tags * (1 + items) >= self._fuel:
+            return NO_ROOM
+        each = min((left - 1) // MAX_EXPANSION, MAX_FILTERED - 1) // max(1, outputs)
+        return each - FORMATTED
 
     def _take(self, tag: Tag) -> None:
         self._tags += 1

@@ -39,11 +39,13 @@ def object_filler(fields: dict[str, Variable]) -> Fill | None:
         return None
 
     def fill(value: dict[str, Any]) -> dict[str, Any]:
-        filled = blanks.copy()
-        for name, item in value.items():
-            if item is not None:
-                complete = inner.get(name)
-                filled[name] = item if complete is None else complete(item)
+        given = value
+        if None in value.values():
+            given = {name: item for name, item in value.items() if item is not None}
+        filled = {**blanks, **given}
+        for name, complete in inner.items():
+            if name in given:
+                filled[name] = complete(given[name])
         return filled
 
     return fill
