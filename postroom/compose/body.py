@@ -9,7 +9,7 @@ from hashlib import blake2b
 
 from msgspec import Struct
 
-from postroom.compose.check import CRLF, ComposeError, has_short_lines
+from postroom.compose.check import CRLF, ComposeError, has_short_lines, seems_short
 
 Field = tuple[str, str]  # a name, and the whole field with its line end
 
@@ -26,11 +26,11 @@ class Entity(Struct, frozen=True):
     eight_bit: bool = False  # its body is not ASCII
 
 
-def text_part(kind: str, text: str, *, eight_bit: bool) -> Entity:
+def text_part(kind: str, text: str, *, eight_bit: bool, guess: bool = False) -> Entity:
     """Make a `text/plain` or `text/html` part (`kind`) in UTF-8; every line end becomes the same.
 
     It travels as it is when its lines fit and it is ASCII, or `eight_bit` allows for more; else as quoted-printable
-    or base64.
+    or base64. With `guess` its lines are only looked at in passing.
     """
     try:
         raw = text.encode()
@@ -38,7 +38,7 @@ def text_part(kind: str, text: str, *, eight_bit: bool) -> Entity:
         raise ComposeError("the content contains a lone surrogate") from None
     if b"\r" in raw:
         raw = raw.replace(CRLF, b"\n").replace(b"\r", b"\n")
-    encoding, body = _transfer(raw, ascii_only=text.isascii(), eight_bit=eight_bit)
+    encoding, body = _transfer(raw, ascii_only=text.isascii(), eight_bit=eight_bit, guess=guess)
     return Entity(
         (
             ("Content-Type", f"Content-Type: {kind}; charset=utf-8\n"),
@@ -49,9 +49,9 @@ def text_part(kind: str, text: str, *, eight_bit: bool) -> Entity:
     )
 
 
-def _transfer(raw: bytes, *, ascii_only: bool, eight_bit: bool) -> tuple[str, bytes]:
+def _transfer(raw: bytes, *, ascii_only: bool, eight_bit: bool, guess: bool) -> tuple[str, bytes]:
     """Choose the shortest transfer encoding that is safe for these lines, which end in LF."""
-    if (ascii_only or eight_bit) and has_short_lines(raw):
+    if (ascii_only or eight_bit) and ((guess and seems_short(raw)) or has_short_lines(raw)):
         return "7bit" if ascii_only else "8bit", raw
     # Quoted-printable adds two octets for each one it escapes, base64 one for every three.
     escaped = len(raw.translate(None, _PRINTABLE))

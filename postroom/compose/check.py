@@ -16,6 +16,10 @@ class ComposeError(ValueError):
     """The mail cannot be composed safely. The reason names no value of the mail."""
 
 
+class LongLineError(ComposeError):
+    """A line is longer than may be sent."""
+
+
 def require_line(text: str, what: str) -> None:
     """Refuse text that does not belong into a header field, whoever should have seen it before."""
     forbidden = find_forbidden(text)
@@ -30,14 +34,15 @@ def to_wire(draft: bytes, names: Sequence[str]) -> bytes:
     stands alone in what is returned. Looking at drafts is cheap, since single bytes are found much faster than pairs.
 
     Raises:
-        ComposeError: it is not such a message.
+        LongLineError: a line is too long.
+        ComposeError: it is not such a message for another reason.
     """
     if b"\r" in draft or b"\0" in draft:
         raise ComposeError("a CR or a NUL is in the message")
     if not draft.endswith(b"\n"):
         raise ComposeError("the last line has no end")
     if not has_short_lines(draft):
-        raise ComposeError(f"a line is longer than {MAX_LINE_BYTES} bytes")
+        raise LongLineError(f"a line is longer than {MAX_LINE_BYTES} bytes")
     blank = draft.find(b"\n\n")
     if blank < 0:
         raise ComposeError("no blank line ends the header")
@@ -57,6 +62,12 @@ def has_short_lines(draft: bytes) -> bool:
             return False
         start = last + 1
     return True
+
+
+def seems_short(text: bytes) -> bool:
+    """True where a look at its middle finds no line that is too long: a guess, for texts that are checked later."""
+    middle = len(text) // 2
+    return text.find(b"\n", middle, middle + MAX_LINE_BYTES + 1) >= 0
 
 
 def _check_names(head: bytes, names: Sequence[str]) -> None:

@@ -1,5 +1,6 @@
 """The whole message: header fields in their order, the parts in their nesting, and the final check."""
 
+from contextlib import suppress
 from typing import NamedTuple
 
 from msgspec import Struct
@@ -7,7 +8,7 @@ from msgspec import Struct
 from postroom.compose import header
 from postroom.compose.attachment import attachment_part, is_inline
 from postroom.compose.body import Entity, Field, boundary_stem, multipart, text_part
-from postroom.compose.check import ComposeError, to_wire
+from postroom.compose.check import ComposeError, LongLineError, to_wire
 from postroom.headers import is_structured, is_wellformed
 from postroom.message import Address, Mail
 
@@ -42,7 +43,16 @@ def compose(mail: Mail, extra: tuple[tuple[str, str], ...] = (), wire: Wire = SE
     only those who can be reached by it. `extra` are header fields of the channel. Whatever could turn into a header
     field or a recipient that was not asked for raises `ComposeError`.
     """
-    content = _content(mail, eight_bit=wire.eight_bit)
+    # All lines are looked at in the end, so looking at them before is left out where few mails need it: it is an
+    # eighth of the work. Mail with attachments would be made twice where the guess was wrong.
+    if not mail.attachments:
+        with suppress(LongLineError):
+            return _compose(mail, extra, wire, guess=True)
+    return _compose(mail, extra, wire, guess=False)
+
+
+def _compose(mail: Mail, extra: tuple[tuple[str, str], ...], wire: Wire, *, guess: bool) -> Composed:
+    content = _content(mail, eight_bit=wire.eight_bit, guess=guess)
     fields = [
         *_header(mail, extra, smtputf8=wire.smtputf8),
         ("MIME-Version", "MIME-Version: 1.0\n"),
@@ -92,11 +102,13 @@ def _in_ascii(addresses: tuple[Address, ...]) -> tuple[Address, ...]:
     return tuple([one for one in addresses if one.address.isascii()])
 
 
-def _content(mail: Mail, *, eight_bit: bool) -> Entity:
+def _content(mail: Mail, *, eight_bit: bool, guess: bool) -> Entity:
     """Nest the parts: mixed(alternative(text, related(html, images)), attachments), each where needed."""
     html = mail.content.html
     given = (("text/plain", mail.content.text), ("text/html", html))
-    texts = [text_part(kind, text, eight_bit=eight_bit) for kind, text in given if text is not None]
+    texts = [
+        text_part(kind, text, eight_bit=eight_bit, guess=guess) for kind, text in given if text is not None
+    ]
     if not texts:
         raise ComposeError("the content has neither text nor html")
     if len(texts) == 1 and not mail.attachments:

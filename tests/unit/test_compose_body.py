@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from postroom.compose import ComposeError, Wire, compose
 from postroom.compose.attachment import is_cid
 from postroom.compose.body import boundary_stem, text_part
-from postroom.compose.check import to_wire
+from postroom.compose.check import LongLineError, to_wire
+from postroom.compose.message import _compose
 from postroom.files import CONTENT_TYPE
 from postroom.message import Address, Attachment, Content, Mail
 from postroom.text import find_forbidden, find_forbidden_in_body
@@ -346,3 +347,23 @@ def test_the_final_check_measures_every_line(lengths):
     else:
         with pytest.raises(ComposeError):
             to_wire(draft, ["A"])
+
+
+SHORT, LONG = "a short line\n" * 300, "x" * 1200 + "\n"
+LINES = st.lists(st.sampled_from([SHORT, LONG, "é" * 600 + "\n", "\n", "end"]), min_size=1, max_size=4)
+
+
+@FEW
+@given(LINES.map("".join), st.one_of(st.none(), LINES.map("".join)), st.sampled_from(WIRES))
+@example(LONG + 2 * SHORT, None, SEVEN_BIT)
+@example(2 * SHORT + LONG, SHORT, EIGHT_BIT)
+def test_a_wrong_guess_about_its_lines_changes_nothing(text, html, wire):
+    """Where only the middle of a text has short lines, the mail is what it is without a guess."""
+    mail = make(text, html)
+    assert _compose(mail, (), wire, guess=False) == compose(mail, wire=wire)
+
+
+def test_a_guess_is_made_and_may_be_wrong():
+    """Or the test above would compare a thing with itself."""
+    with pytest.raises(LongLineError):
+        _compose(make(LONG + 2 * SHORT), (), SEVEN_BIT, guess=True)
