@@ -21,7 +21,7 @@ class Taken:
         self.times: dict[str, float] = {}
 
     def take(self, data: bytes, marker: bytes | None) -> None:
-        """Count a message whose last byte has come."""
+        """Count a message whose last byte has come; of the first one `data` is kept."""
         self.last = time.monotonic()
         if not self.count:
             self.first, self.sample = self.last, data

@@ -21,7 +21,16 @@ GO_AHEAD = b"354 Go ahead\r\n"
 BYE = b"221 2.0.0 Bye\r\n"
 UNKNOWN = b"500 5.5.1 What?\r\n"
 END = b"\r\n.\r\n"
-TRANSACTION = (b"MAIL", b"RCPT", b"RSET", b"NOOP")
+REPLIES = {
+    b"MAIL": OK,
+    b"RCPT": OK,
+    b"RSET": OK,
+    b"NOOP": OK,
+    b"DATA": GO_AHEAD,
+    b"EHLO": EHLO,
+    b"HELO": EHLO,
+    b"QUIT": BYE,
+}
 
 
 class Sink(asyncio.Protocol):
@@ -30,7 +39,7 @@ class Sink(asyncio.Protocol):
     def __init__(self, taken: Taken, delay: float) -> None:
         self._taken = taken
         self._delay = delay
-        self._buffer = bytearray()
+        self._rest = b""  # of a command or a message that has not come whole
         self._in_data = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -38,41 +47,23 @@ class Sink(asyncio.Protocol):
         self._write(GREETING)
 
     def data_received(self, data: bytes) -> None:
-        self._buffer += data
-        out = b""
-        while True:
-            reply = self._take_message() if self._in_data else self._take_command()
-            if reply is None:
-                break
-            out += reply
+        data = self._rest + data if self._rest else data
+        at, out = 0, b""
+        while (end := data.find(END if self._in_data else b"\r\n", at)) >= 0:
+            if self._in_data:
+                self._take(data, at, end)
+                at, out, self._in_data = end + len(END), out + OK, False
+            else:
+                reply = REPLIES.get(data[at : at + 4].upper(), UNKNOWN)
+                at, out, self._in_data = end + 2, out + reply, reply is GO_AHEAD
+        self._rest = data[at:]
         if out:
             self._write(out)
 
-    def _take_message(self) -> bytes | None:
-        end = self._buffer.find(END)
-        if end < 0:
-            return None
-        message = bytes(self._buffer[:end])
-        del self._buffer[: end + len(END)]
-        self._in_data = False
-        found = FIND_MARKER(message)
-        self._taken.take(message, found and found[0])
-        return OK
-
-    def _take_command(self) -> bytes | None:
-        end = self._buffer.find(b"\r\n")
-        if end < 0:
-            return None
-        verb = bytes(self._buffer[:4]).upper()
-        del self._buffer[: end + 2]
-        if verb in TRANSACTION:
-            return OK
-        if verb == b"DATA":
-            self._in_data = True
-            return GO_AHEAD
-        if verb in (b"EHLO", b"HELO"):
-            return EHLO
-        return BYE if verb == b"QUIT" else UNKNOWN
+    def _take(self, data: bytes, begin: int, end: int) -> None:
+        found = FIND_MARKER(data, begin, end)
+        sample = b"" if self._taken.count else data[begin:end]
+        self._taken.take(sample, found and found[0])
 
     def _write(self, out: bytes) -> None:
         if self._delay:
