@@ -79,7 +79,8 @@ def _with_quick_info(usual: type[FilteringBoundLogger], stamp: "_Stamp") -> type
             shown = {**self._context, **fields} if self._context else fields
             if args or not shown or "exc_info" in shown or stamp.is_shown_by(shown):
                 return super().info(event, *args, **fields)
-            return self._logger.info(stamp.line("info", event, shown))
+            write = self._logger.info
+            return write(stamp.line("info", event, shown))
 
     return QuickLogger
 

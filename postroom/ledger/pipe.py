@@ -1,7 +1,7 @@
 """Group commit: concurrent script calls travel as one pipeline, without a timer.
 
 A call made while nothing is in flight goes out at once; calls made while a flush is in flight are collected
-and go out together as soon as it is back. One connection, one flush at a time, replies in order.
+and go out together a pass of the event loop after it is back. One connection, one flush at a time, replies in order.
 """
 
 import asyncio
