@@ -12,7 +12,7 @@ from bench.sinks.client import OwnSink
 
 CONNECTIONS = 20
 COUNT = 10_000
-STANDING_PAIRS = 5
+STANDING_PAIRS = 5  # their legs are short for what the machine's speed does meanwhile
 BEGIN = 0.15  # shares of the count between which the rate is taken: warm, and with all lanes at work
 END = 0.95
 ROOM = 2_000_000  # numbers for each use of a load, so that no ref comes twice

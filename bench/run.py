@@ -73,10 +73,7 @@ class Run:
         return folder
 
     def take_turns(self, at_least: int = 0, /, **legs: Leg) -> dict[str, list[float]]:
-        """Run each leg once a pair, in turn, every second time from the last to the first.
-
-        `at_least` so many pairs are for legs that are short for what the machine's speed does meanwhile.
-        """
+        """Run each leg once a pair, of which there are `at_least` so many, in turn, every second time backwards."""
         found: dict[str, list[float]] = {name: [] for name in legs}
         pairs = max(self.pairs, at_least)
         for number in range(pairs):

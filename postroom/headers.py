@@ -31,6 +31,8 @@ _NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,63}")
 
 def check_headers(headers: dict[str, str]) -> list[Fault]:
     """Return every fault in the header fields of a caller, with pointers such as `/headers/X-Foo`."""
+    if not headers:
+        return []
     faults: list[Fault] = []
     seen: set[str] = set()
     for name, value in headers.items():

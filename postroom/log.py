@@ -80,7 +80,7 @@ def _with_quick_info(usual: type[FilteringBoundLogger], stamp: "_Stamp") -> type
             if args or not shown or "exc_info" in shown or stamp.is_shown_by(shown):
                 return super().info(event, *args, **fields)
             write = self._logger.info
-            return write(stamp.line("info", event, shown))
+            return write(stamp.info_line(event, shown))
 
     return QuickLogger
 
@@ -133,9 +133,8 @@ class _Stamp:
         self._common = {"service": service, "version": __version__, "pid": os.getpid()}
         self._names = ("ts", "level", "event", *self._common)
         self._second, self._text = 0, ""
-        self._heads: dict[
-            tuple[str, str], bytes
-        ] = {}  # behind the time; events are words of our own, so they are few
+        # What follows the time in an INFO line, by event: words of our own, so they are few.
+        self._heads: dict[str, bytes] = {}
 
     def __call__(self, _logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
         head = {"ts": self._time(), "level": LEVELS.get(method, method), "event": event.pop("event")}
@@ -145,12 +144,12 @@ class _Stamp:
         """True where a field has a name of the stamp's own."""
         return not fields.keys().isdisjoint(self._names)
 
-    def line(self, level: str, event: str, fields: EventDict) -> bytes:
-        """Return the line of an event with some fields, as the processors would make it."""
-        head = self._heads.get((level, event))
+    def info_line(self, event: str, fields: EventDict) -> bytes:
+        """Return the INFO line of an event with some fields, as the processors would make it."""
+        head = self._heads.get(event)
         if head is None:
-            words = _encoder.encode({"level": level, "event": event, **self._common})
-            head = self._heads[level, event] = b'",%b,' % words[1:-1]
+            words = _encoder.encode({"level": "info", "event": event, **self._common})
+            head = self._heads[event] = b'",%b,' % words[1:-1]
         return b"".join((b'{"ts":"', self._time().encode(), head, _encoder.encode(fields)[1:]))
 
     def _time(self) -> str:

@@ -64,8 +64,7 @@ class Checked:
         self.content = self._content(request.content)
         self.attachments, self.blobs = self._attachments(request.attachments)
         self._add(list(find_uncarried(agent, self.submitter, self.attachments)))
-        if request.headers:
-            self._add(check_headers(request.headers))
+        self._add(check_headers(request.headers))
         self._check_metadata(request.metadata)
         self._check_choice(request)
 

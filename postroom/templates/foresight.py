@@ -60,7 +60,9 @@ class Foresight:
             items += len(context[name] or ())
         room = self._rooms.get(items)
         if room is None:
-            room = self._rooms[items] = min((body.room(items) for body in self._bodies), default=NO_ROOM)
+            room = self._rooms[items] = min(
+                (body.room(items) for body in self._bodies), default=MAX_OUTPUT_BYTES
+            )
         if size > room:
             return None
         flat = [None if context[name] is None else bool(context[name]) for name in self._flat]

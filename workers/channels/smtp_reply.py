@@ -9,7 +9,9 @@ from collections import deque
 
 MAX_LINE_BYTES = 4096  # RFC 5321 §4.5.3.1.5 says 512; real servers go beyond it, none beyond this
 MAX_REPLY_BYTES = 65536
-MOST_KNOWN = 8
+MOST_KNOWN = (
+    8  # replies of one line that are remembered of a connection: servers say the same again and again
+)
 
 # RFC 3463 §2: class, subject and detail, at the start of the text.
 _ENHANCED = re.compile(rb"([245]\.\d{1,3}\.\d{1,3})(?![\w.])")
@@ -54,9 +56,7 @@ class ReplyParser:
 
     def __init__(self) -> None:
         self._buffer = b""
-        self._known: dict[
-            bytes, Reply
-        ] = {}  # the first few replies of one line: servers say the same again and again
+        self._known: dict[bytes, Reply] = {}
         self._code = 0  # of the reply whose lines are being collected; 0 between replies
         self._size = 0
         self._texts: list[bytes] = []

@@ -41,6 +41,7 @@ local function judge_ended(m, queued)
     if redis.call('PTTL', record_key(id)) == -1 then complain('ended_and_kept_for_ever') end
     if redis.call('PTTL', payload_key(id)) == -1 then complain('content_kept_for_ever') end
     if names_it(m.ref) and redis.call('PTTL', PREFIX .. 'r:' .. m.ref) == -1 then complain('ref_kept_for_ever') end
+    -- Named here once more, and not by what drops them: that is what is judged.
     for _, field in ipairs({'ph', 'pd', 'ss', 'na', 'dl', 'am', 'ch', 'rs', 'ck', 'hd', 'hw', 'hu', 'la', 'dc'}) do
         if redis.call('HEXISTS', record_key(id), field) == 1 then return complain('ended_and_noted_as_waiting') end
     end
