@@ -63,11 +63,12 @@ def refusal_of(reply: BaseException) -> LedgerError | None:
 
 def unreachable(error: RedisError | OSError | TimeoutError) -> LedgerUnavailableError:
     """Return what to raise for a call that surely did nothing, or is a read: with the reason, where Redis told one."""
-    for one in (error, error.__cause__):  # over a socket redis-py wraps what a new connection was told
+    both = (error, error.__cause__)  # redis-py wraps what a new connection was told, or waited for in vain
+    for one in both:
         refusal = refusal_of(one) if isinstance(one, RedisError) else None
         if isinstance(refusal, LedgerUnavailableError):
             return refusal
-    late = isinstance(error, TimeoutError | RedisTimeoutError)
+    late = any(isinstance(one, TimeoutError | RedisTimeoutError) for one in both)
     return LedgerUnavailableError(UNANSWERED if late else UNREACHABLE)
 
 

@@ -126,8 +126,8 @@ def outline(source: str, file: str = "") -> Outline:
         line = _line(source, opening.start())
         found.parts.append(Literal(source[position : opening.start()], _line(source, position), file))
         position, part = _read(source, opening.start(), line, file)
-        if part is None:
-            found.problems.append(Problem(line, _unreadable(opening[0]), file))
+        if isinstance(part, str):
+            found.problems.append(Problem(line, part, file))
             return found
         found.parts.append(part)
         if isinstance(part, Tag):
@@ -161,25 +161,30 @@ def _unreadable(opening: str) -> str:
     )
 
 
-def _read(source: str, start: int, line: int, file: str) -> tuple[int, Tag | Comment | None]:
-    """Read a tag or a comment; return the position behind it, and None for what cannot be read."""
+def _read(source: str, start: int, line: int, file: str) -> tuple[int, Tag | Comment | str]:
+    """Read a tag or a comment and return it with the position behind it, or say why it cannot be read.
+
+    A tag that is too long is not read to its end: its length would be the time that a refusal takes.
+    """
     is_output = source.startswith("{{", start)
     position = start + 2
     if source.startswith("{#", start):
         end = source.find("#}", position) + 2
-        return end, Comment(source[start:end]) if end > position else None
+        return end, Comment(source[start:end]) if end > position else _unreadable("{#")
     if source[position : position + 1] in ("-", "+"):
         position += 1
     tokens: list[Token] = []
     while token := _TOKEN.match(source, position):
         position = token.end()
+        if len(tokens) > MAX_TOKENS:
+            return start, f"more than {MAX_TOKENS} words and signs in one tag"
         if token.lastgroup == "end":
             if token[0][-2:] != ("}}" if is_output else "%}"):
                 break
             return position, Tag(source[start:position], line, tuple(tokens), is_output, file)
         if token.lastgroup != "space":
             tokens.append(Token(str(token.lastgroup), token[0]))
-    return start, None
+    return start, _unreadable(source[start : start + 2])
 
 
 def _judge(tag: Tag) -> Iterator[str]:
@@ -190,8 +195,6 @@ def _judge(tag: Tag) -> Iterator[str]:
             f"the statement '{tag.word}' is not allowed; allowed are {', '.join(sorted(TAGS | LAYOUT_TAGS))}"
         )
         return
-    if len(tag.tokens) > MAX_TOKENS:
-        yield f"more than {MAX_TOKENS} words and signs in one tag"
     if sum(token.text in ("~", "+") for token in tag.tokens) > MAX_JOINS:
         yield f"more than {MAX_JOINS} of '~' and '+' in one tag"
     if any(token in (("sign", "*"), ("sign", "**")) for token in tag.tokens):

@@ -11,7 +11,7 @@ from postroom.ledger.connection import is_alive
 from postroom.ledger.errors import LedgerError, LedgerUnavailableError, LedgerUnconfirmedError
 from postroom.ledger.pipe import ScriptPipe
 from postroom.ledger.reading import Reading
-from postroom.ledger.refusals import NO_RIGHT, REFUSES_WRITES, STRANGER
+from postroom.ledger.refusals import NO_RIGHT, REFUSES_WRITES, STRANGER, UNANSWERED
 from postroom.ledger.watch import Watch
 from tests.ledger.harness import Ledger, make_offer, until
 from tests.proxy import Proxy
@@ -77,6 +77,17 @@ async def test_a_read_takes_no_longer_than_its_time(redis_server: RedisServer):
         assert (LedgerUnavailableError, True) == (kind, seconds < 1.9), seconds
     redis_server.resume()
     assert await reading.message(offer.id) is None
+    await client.aclose()
+
+
+async def test_a_new_connection_that_is_never_answered_is_told_as_such(redis_server: RedisServer):
+    """Also where redis-py's own time for its greeting ends before ours: it calls that a lost connection."""
+    client = reading_client(redis_server.url, timeout=0.2)
+    client.seconds = 30.0
+    redis_server.pause()
+    error = await told(Watch(client).now())
+    redis_server.resume()
+    assert (LedgerUnavailableError, UNANSWERED) == (type(error), str(error))
     await client.aclose()
 
 

@@ -120,11 +120,11 @@ def test_refused(text):
 @pytest.mark.parametrize("filler", ["a", "é", ".", "a.", "-", "@", "a@", "1.", "xn--"])
 def test_a_huge_address_is_refused_at_once(filler):
     """The cost of a refusal is bounded, because the length is judged first."""
-    before = time.perf_counter()
+    before = time.process_time()
     for text in (filler * 100_000, f"a@{filler * 100_000}.com", "a@" + filler * (318 // len(filler))):
         with pytest.raises(AddressError):
             parse_address(text)
-    assert time.perf_counter() - before < 0.05
+    assert time.process_time() - before < 0.05
 
 
 @given(ANY)

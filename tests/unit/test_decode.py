@@ -202,7 +202,7 @@ def test_faults_beyond_a_hundred_are_not_collected():
 )
 def test_a_huge_value_is_judged_in_a_moment(value):
     """The time to find the faults is bounded, however many a hostile body has."""
-    began = time.monotonic()
+    began = time.process_time()
     _, faults = convert(value, Whole)
     assert faults
-    assert time.monotonic() - began < 0.1
+    assert time.process_time() - began < 0.1
