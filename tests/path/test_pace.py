@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from postroom.ledger.keys import place_of
-from tests.faults.mail import SECONDS, Receiver, assert_at_rest, assert_delivered, scaled
+from tests.faults.mail import LONG, SECONDS, Receiver, assert_at_rest, assert_delivered, scaled
 from tests.stack import Stack, agent_toml, channel, sample
 
 pytestmark = pytest.mark.timeout(SECONDS)
@@ -58,7 +58,8 @@ async def test_three_workers_keep_one_rate(folder: Path):
         over = grants.most_over(50)
         print(f"burst {over:.1f}; {windows[-1]} in the busiest second, {used:.1%} of the rate")  # noqa: T201
         assert over <= 10 + 1e-3
-        assert windows[int(len(windows) * scaled(0.9, 0.99))] <= 62
+        if LONG:  # a short run is mostly burst
+            assert windows[int(len(windows) * 0.99)] <= 60
         assert scaled(0.9, 0.97) <= used <= 1.03
         await assert_at_rest(stack, receiver)
 

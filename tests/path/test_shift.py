@@ -75,7 +75,7 @@ async def test_a_replay_is_paced_broken_off_and_gone_on_with(street: Street):
         "POSTROOM_ADMIN_TOKEN": ADMIN,
     }
     master, slave = pty.openpty()
-    words = ("failed", "replay", "--agent", "paced", "--rate", "2", "--yes")
+    words = ("failed", "replay", "--agent", "paced", "--rate", "1", "--yes")
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "postroom", *words, cwd=ROOT, env=environ, stdout=asyncio.subprocess.PIPE, stderr=slave,
     )  # fmt: skip

@@ -88,7 +88,7 @@ def diff(*words):
 
 
 def test_diff_tells_what_a_reader_would_see(folder, tmp_path):
-    """0 where nothing differs, 1 with the lines and the page where something does, 2 where nobody can say."""
+    """0 where nothing differs, 1 with the lines and the page where something does."""
     assert (0, "no template differs\n", "") == diff("templates", folder)
 
     text = (folder / "login_code" / "body.de.mjml").read_text()
@@ -110,6 +110,10 @@ def test_diff_tells_what_a_reader_would_see(folder, tmp_path):
     assert ("Servus" in shown, "Hallo" in shown, "<script>" in shown) == (True, True, True)
 
     assert (0, "no template differs\n", "") == diff("templates", folder, "password_reset")
+
+
+def test_diff_says_what_it_cannot_compare(folder, tmp_path):
+    """A template that is broken or not there, no folder, and nobody who answers: status 2, and why."""
     (folder / "welcome" / "subject.txt").write_text("{{ nobody }}")
     for words in (("templates", folder), ("templates", tmp_path / "none"), ("templates", folder, "nobody"), ("http://127.0.0.1:1", folder, "--token", "x")):  # fmt: skip
         status, _, said = diff(*words)
