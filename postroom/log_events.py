@@ -71,11 +71,11 @@ _ATTEMPTS = tuple(
     }.items()
 )
 _API = (
-    _event("message.accepted", "api", "info", "request_id trace_id caller agent message_id client_ref priority recipients template", "Recorded; its caller gets 202. `recipients` is a count."),
-    _event("message.replayed", "api", "info", "request_id trace_id caller agent message_id client_ref", "A ref that was known, with the same content: 200."),
+    _event("message.accepted", "api", "info", "request_id trace_id caller agent message_id client_ref priority recipients template ms bytes", "Recorded; its caller gets 202. `recipients` is a count, `ms` the request's time, `bytes` its answer's."),
+    _event("message.replayed", "api", "info", "request_id trace_id caller agent message_id client_ref ms bytes", "A ref that was known, with the same content: 200."),
     _event("message.resolved", "api", "info", _ATTEMPT + _CANCELLED, "An operator settled what was in doubt of a message: it was sent."),
     _event("file.kept", "api", "info", "request_id caller size new", "A file was uploaded; `new` is false where the same bytes were kept already."),
-    _event("http.request", "api", "info", "request_id trace_id caller method route status code ms bytes", "All requests but probes. `code` is the problem's."),
+    _event("http.request", "api", "info", "request_id trace_id caller method route status code ms bytes", "All requests but probes, and those that `message.accepted` or `message.replayed` tells of. `code` is the problem's."),
     _event("storm.braked", "api", "warning", "agent caller template message_id", "The first message of a window that the storm brake holds."),
     _event("canary.failed", "api", "warning", "agent message_id how", "A canary was not accepted (`how`: the problem's code), or not sent in its time (the state it was in). The first of a row."),
     _event("operator.acted", "api", "info", "request_id caller token_id as_user verb agent message_id channel until template of_caller accepted_before skip_scheduled act done too_late finished reason", "An operator did something: who, what, and why."),

@@ -118,8 +118,9 @@ class CanarySender:
         assert isinstance(reply, Created)
         if reply.ring:
             self._desk.ring(name)
-        self._desk.account.accepted(Accepted(offer, reply, None), origin)
-        return replace(beat, id=offer.id, accept_us=origin.since())
+        took = origin.since()
+        self._desk.account.accepted(Accepted(offer, reply, None), origin, took / 1e6, 0)
+        return replace(beat, id=offer.id, accept_us=took)
 
     def _make_offer(self, name: str, agent: Agent, canary: Canary, turn: int, origin: Origin) -> Offer:
         message_id = new_message_id(name)

@@ -126,7 +126,10 @@ class Edge:
         self._metrics.request_seconds.observe((route, method), seconds)
         if arrival.code and route == "/v1/messages" and method == "POST":
             self._metrics.rejected.labels(caller or "", arrival.code).inc()
-        if route not in ("/livez", "/readyz"):
+        if arrival.tell is not None:
+            arrival.tell(seconds, arrival.length)
+        # What was accepted has its line; a defect after that has both.
+        if route not in ("/livez", "/readyz") and (arrival.tell is None or arrival.status >= 500):
             self._log.info(
                 "http.request",
                 request_id=arrival.origin.request_id,

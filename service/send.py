@@ -1,5 +1,6 @@
 """`POST /v1/messages`, from the request as it arrived to its answer: decode, accept, account, show."""
 
+from functools import partial
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -39,7 +40,7 @@ class SendMessage:
             found = await self._desk.rehearse(identity, _with_any_ref(wanted), arrival.origin)
             return Reply(200, (), _encode(found))
         accepted = await self._desk.accept(identity, wanted, arrival.origin)
-        self._desk.account.accepted(accepted, arrival.origin)
+        arrival.tell = partial(self._desk.account.accepted, accepted, arrival.origin)
         view = await self._view(identity, accepted)
         arrival.message_id = view.id
         replayed = accepted.created is None

@@ -20,6 +20,7 @@ from postroom.metrics import EdgeMetrics
 from postroom.settings import Settings
 from postroom.templates import TemplateSet
 from service.app import build_app
+from service.arrival import Reply
 from service.auth import Authenticator
 from service.edge import MAX_BODY, Edge
 from service.limit import RateLimit
@@ -76,10 +77,10 @@ def app():
     return build_app(Settings(), live, templates)
 
 
-def edge_around(inner):
+def edge_around(inner, straight=None):
     """Return an edge around another application, and its registry."""
     registry = CollectorRegistry()
-    return Edge(inner, Authenticator(CONFIG), EdgeMetrics(registry), get_logger()), registry
+    return Edge(inner, Authenticator(CONFIG), EdgeMetrics(registry), get_logger(), straight), registry
 
 
 async def echo(_scope, receive, send):
@@ -253,6 +254,25 @@ async def test_a_crash_in_a_route_is_a_problem(app, monkeypatch):
     assert (500, "application/problem+json") == (found.status, found.fields["content-type"])
     assert "internal_error" == found.code
     assert ["request.crashed", "http.request"] == [line["event"] for line in logs]
+
+
+@pytest.mark.parametrize("crashes", [False, True])
+async def test_what_a_route_tells_itself_is_not_told_twice(crashes):
+    """A route's own line is the request's; where it broke after that, the answer's line is there as well."""
+    told = []
+
+    async def route(arrival):
+        arrival.tell = lambda *given: told.append(given)
+        if crashes:
+            raise RuntimeError(CANARY)
+        return Reply(202, (), b"{}")
+
+    edge, _ = edge_around(echo, {("POST", "/v1/messages"): route})
+    with capture_logs() as logs:
+        found = await call(edge, "POST", "/v1/messages", (bearer("good"), JSON), (b"{}",))
+    ((seconds, length),) = told
+    assert (len(found.body), True) == (length, 0 < seconds < 60)
+    assert (["request.crashed", "http.request"] if crashes else []) == [line["event"] for line in logs]
 
 
 async def test_a_slow_body_is_cut_off_and_hurts_nobody(monkeypatch):
