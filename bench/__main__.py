@@ -17,15 +17,15 @@ from postroom.dev.embedded import find_redis
 # In the order of the table. Each is a module of `bench.scenarios` with `measure(run)`; the seconds are for telling
 # how long it takes.
 SCENARIOS = {
-    "accept": 40,
-    "deliver-smtp": 70,
-    "deliver-api": 60,
+    "accept": 80,
+    "deliver-smtp": 130,
+    "deliver-api": 110,
     "end-to-end": 90,
     "latency": 110,
-    "backlog": 190,
-    "agents": 185,
-    "workers": 80,
-    "memory": 320,
+    "backlog": 120,
+    "agents": 150,
+    "workers": 100,
+    "memory": 230,
     "neighbour": 130,
     "cost": 50,
 }

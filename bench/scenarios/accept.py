@@ -5,7 +5,7 @@ from bench.bodies import order
 from bench.machine import Busy
 from bench.processes import Child, Children, free_port, listens, until
 from bench.product import Agents, Product, RedisServer
-from bench.run import Run, as_json
+from bench.run import MORE_PAIRS, Run, as_json
 
 SECONDS = 4.0
 WARMUP = 1.0
@@ -31,6 +31,7 @@ def measure(run: Run) -> list[Row]:
             return rate
 
         rates = run.take_turns(
+            MORE_PAIRS,
             postroom=lambda: flood("postroom", api, product.port),
             empty_handler=lambda: flood("empty_handler", empty, empty_port),
         )

@@ -4,7 +4,7 @@ from bench.arithmetic import Row, VoidError, compare, ratio_at_least
 from bench.delivering import CONNECTIONS, COUNT, fill, rate_of_worker
 from bench.processes import Children
 from bench.product import API, Agents, Product, RedisServer
-from bench.run import Run, as_json
+from bench.run import MORE_PAIRS, Run, as_json
 from bench.sinks.client import OwnSink
 
 MUST = ratio_at_least(0.45)
@@ -17,6 +17,7 @@ def measure(run: Run) -> list[Row]:
         worker_rate(children, run, sink, 200)
         body = sink.sample()
         rates = run.take_turns(
+            MORE_PAIRS,
             postroom=lambda: worker_rate(children, run, sink, COUNT),
             bare_aiohttp=lambda: bare_rate(children, run, sink, body),
         )

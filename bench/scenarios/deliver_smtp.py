@@ -7,11 +7,11 @@ from bench.delivering import CONNECTIONS, COUNT, fill, rate_of_worker
 from bench.machine import find_postfix, own_seconds
 from bench.processes import Child, Children
 from bench.product import Agents, Product, RedisServer
-from bench.run import Run, as_json
+from bench.run import MORE_PAIRS, Run, as_json
 from bench.sinks.client import OwnSink, PostfixSink, Sink
 
 MUST = ratio_at_least(0.30)
-SOURCE_COUNT = 30_000
+SOURCE_COUNT = 15_000
 
 
 def measure(run: Run) -> list[Row]:
@@ -24,6 +24,7 @@ def measure(run: Run) -> list[Row]:
             return [without_postfix(children, run, row, message)]
         size = str(len(message))
         rates = run.take_turns(
+            MORE_PAIRS,
             postroom=lambda: worker_rate(children, run, PostfixSink(children, run.cores.second, sink)),
             smtp_source=lambda: source_rate(
                 children, run, PostfixSink(children, run.cores.second, sink), source, size
