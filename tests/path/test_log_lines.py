@@ -53,11 +53,16 @@ async def test_one_wide_line_ends_each_message(stack: Stack, relay: Smtpd):
     for name in ("accept_ms", "connect_ms", "render_ms", "compose_ms", "submit_ms", "finish_ms"):
         assert line[name] > 0, name
     (accepted,) = await until_lines(stack, "api", "message.accepted")
-    assert ("from-the-caller", "4bf92f3577b34da6a3ce929d0e0e4736") == (accepted["request_id"], accepted["trace_id"])
+    assert ("from-the-caller", "4bf92f3577b34da6a3ce929d0e0e4736") == (
+        accepted["request_id"],
+        accepted["trace_id"],
+    )
     assert 0 < accepted["ms"] < 60_000
     assert accepted["bytes"] > 100
     # It is the request's own line too.
-    assert [] == [line for line in stack.logs("api") if line["event"] == "http.request" and line["method"] == "POST"]
+    assert [] == [
+        line for line in stack.logs("api") if line["event"] == "http.request" and line["method"] == "POST"
+    ]
 
 
 MALFORMED = ["00-0-0-01", "01-" + TRACE[3:], TRACE.upper(), "00-" + "0" * 32 + TRACE[35:], TRACE + "-x"]
