@@ -20,8 +20,8 @@ class Arrival(Struct):
     """A request: where it came from, its header fields, who makes it, its body, and what was answered.
 
     `identity` is known and `body` is whole before any route sees it; `status`, `length`, `code` and `message_id` are
-    for the log line, the metrics and the span. A route that has a line of its own for the log leaves it as `tell`, which
-    takes the seconds and the answer's length.
+    for the log line, the metrics and the span. A route that has a line of its own for the log leaves it as `tell`,
+    which takes the seconds and the answer's length.
     """
 
     origin: Origin
