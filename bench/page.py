@@ -37,7 +37,7 @@ def page(results: dict[str, Any]) -> str:
     ]
     where = f"two cores of {machine['processor']}, {machine['memory']}, {machine['system']}"
     of = (
-        f"Measured on {results['at'][:10]} on {where}, Python {versions['python']}; {results['pairs']} pairs."
+        f"Measured on {results['at'][:10]} on {where}, Python {versions['python']}; at least {results['pairs']} pairs."
     )
     plot = "![Throughput of Postroom beside its baselines](docs/bench/throughput.svg)"
     return "\n".join([plot, "", *lines, "", of]) + "\n"
