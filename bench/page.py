@@ -36,9 +36,7 @@ def page(results: dict[str, Any]) -> str:
         *(_line(row) for row in rows),
     ]
     where = f"two cores of {machine['processor']}, {machine['memory']}, {machine['system']}"
-    of = (
-        f"Measured on {results['at'][:10]} on {where}, Python {versions['python']}; at least {results['pairs']} pairs."
-    )
+    of = f"Measured on {results['at'][:10]} on {where}, Python {versions['python']}; at least {results['pairs']} pairs."
     plot = "![Throughput of Postroom beside its baselines](docs/bench/throughput.svg)"
     return "\n".join([plot, "", *lines, "", of]) + "\n"
 
