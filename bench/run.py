@@ -17,9 +17,8 @@ from bench.processes import Children
 
 Leg = Callable[[], float]
 
-MORE_PAIRS = (
-    7  # of rows near their bound: the machine's speed moves by half within seconds, and the median is to stay
-)
+# Of rows near their bound: the machine's speed moves by half within seconds, and the median is to stay.
+MORE_PAIRS = 7
 
 
 class Run:

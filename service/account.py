@@ -26,10 +26,10 @@ class Account:
         self._metrics.files.labels(caller, "kept" if new else "known").inc()
         self._log.info("file.kept", request_id=request_id, caller=caller, size=size, new=new)
 
-    def accepted(self, accepted: Accepted, origin: Origin, seconds: float, length: int) -> None:
+    def accepted(self, accepted: Accepted, origin: Origin, ms: float, length: int) -> None:
         """Count and log an acceptance: how long it took, and the bytes of its answer."""
         if accepted.created is None:
-            self._replayed(accepted.record, origin, seconds, length)
+            self._replayed(accepted.record, origin, ms, length)
             return
         offer = accepted.offer
         assert offer is not None
@@ -46,7 +46,7 @@ class Account:
             priority=offer.priority,
             recipients=len(offer.payload.recipients),
             template=offer.payload.template.name if offer.payload.template else None,
-            ms=round(seconds * 1000, 2),
+            ms=ms,
             bytes=length,
         )
         if accepted.created.braked:
@@ -54,7 +54,7 @@ class Account:
         for ended in accepted.created.superseded:
             self.ended(ended, superseded_by=offer.id, ended_by_request=origin.request_id)
 
-    def _replayed(self, record: Record | None, origin: Origin, seconds: float, length: int) -> None:
+    def _replayed(self, record: Record | None, origin: Origin, ms: float, length: int) -> None:
         assert record is not None
         self._metrics.replays.labels(record.caller, "replay").inc()
         self._log.info(
@@ -65,7 +65,7 @@ class Account:
             agent=record.agent,
             message_id=record.id,
             client_ref=record.client_ref,
-            ms=round(seconds * 1000, 2),
+            ms=ms,
             bytes=length,
         )
 

@@ -21,7 +21,7 @@ class Arrival(Struct):
 
     `identity` is known and `body` is whole before any route sees it; `status`, `length`, `code` and `message_id` are
     for the log line, the metrics and the span. A route that has a line of its own for the log leaves it as `tell`,
-    which takes the seconds and the answer's length.
+    which takes the milliseconds and the answer's length.
     """
 
     origin: Origin
@@ -34,6 +34,11 @@ class Arrival(Struct):
     code: str | None = None
     message_id: str | None = None
     tell: Callable[[float, int], None] | None = None
+
+    @property
+    def failed(self) -> bool:
+        """True where the answer was an error of ours, or there was none."""
+        return self.status >= 500 or self.status == 0
 
     def identified(self, scope: str) -> Identity:
         """Return who makes it, of whose token this scope is asked."""

@@ -119,7 +119,7 @@ class CanarySender:
         if reply.ring:
             self._desk.ring(name)
         took = origin.since()
-        self._desk.account.accepted(Accepted(offer, reply, None), origin, took / 1e6, 0)
+        self._desk.account.accepted(Accepted(offer, reply, None), origin, took / 1000, 0)
         return replace(beat, id=offer.id, accept_us=took)
 
     def _make_offer(self, name: str, agent: Agent, canary: Canary, turn: int, origin: Origin) -> Offer:

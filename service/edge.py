@@ -126,10 +126,11 @@ class Edge:
         self._metrics.request_seconds.observe((route, method), seconds)
         if arrival.code and route == "/v1/messages" and method == "POST":
             self._metrics.rejected.labels(caller or "", arrival.code).inc()
+        ms = round(seconds * 1000, 2)
         if arrival.tell is not None:
-            arrival.tell(seconds, arrival.length)
-        # What was accepted has its line; a defect after that has both.
-        if route not in ("/livez", "/readyz") and (arrival.tell is None or arrival.status >= 500):
+            arrival.tell(ms, arrival.length)
+        # What was accepted has its line; what failed after that has both.
+        if route not in ("/livez", "/readyz") and (arrival.tell is None or arrival.failed):
             self._log.info(
                 "http.request",
                 request_id=arrival.origin.request_id,
@@ -139,7 +140,7 @@ class Edge:
                 route=route,
                 status=arrival.status,
                 code=arrival.code,
-                ms=round(seconds * 1000, 2),
+                ms=ms,
                 bytes=arrival.length,
             )
 
@@ -157,7 +158,7 @@ def _end_span(span: AcceptSpan, arrival: Arrival) -> None:
         "http.route": "/v1/messages",
         "http.response.status_code": arrival.status,
     }
-    span.end({**http, **attributes}, failed=arrival.status >= 500 or arrival.status == 0)
+    span.end({**http, **attributes}, failed=arrival.failed)
 
 
 async def _read_body(receive: Any, length: int | None) -> bytes:

@@ -270,9 +270,24 @@ async def test_what_a_route_tells_itself_is_not_told_twice(crashes):
     edge, _ = edge_around(echo, {("POST", "/v1/messages"): route})
     with capture_logs() as logs:
         found = await call(edge, "POST", "/v1/messages", (bearer("good"), JSON), (b"{}",))
-    ((seconds, length),) = told
-    assert (len(found.body), True) == (length, 0 < seconds < 60)
+    ((ms, length),) = told
+    assert (len(found.body), True) == (length, 0 < ms < 60_000)
     assert (["request.crashed", "http.request"] if crashes else []) == [line["event"] for line in logs]
+
+
+async def test_an_accepted_request_that_was_never_answered_is_told_as_such():
+    """Its own line says that it was recorded; the request's line has status 0."""
+    told = []
+
+    async def route(arrival):
+        arrival.tell = lambda *given: told.append(given)
+        raise asyncio.CancelledError
+
+    edge, _ = edge_around(echo, {("POST", "/v1/messages"): route})
+    with capture_logs() as logs, pytest.raises(asyncio.CancelledError):
+        await call(edge, "POST", "/v1/messages", (bearer("good"), JSON), (b"{}",))
+    assert [("http.request", 0)] == [(line["event"], line["status"]) for line in logs]
+    assert 1 == len(told)
 
 
 async def test_a_slow_body_is_cut_off_and_hurts_nobody(monkeypatch):

@@ -9,9 +9,8 @@ from collections import deque
 
 MAX_LINE_BYTES = 4096  # RFC 5321 §4.5.3.1.5 says 512; real servers go beyond it, none beyond this
 MAX_REPLY_BYTES = 65536
-MOST_KNOWN = (
-    8  # replies of one line that are remembered of a connection: servers say the same again and again
-)
+# Replies of one line that are remembered of a connection: servers say the same again and again.
+MOST_KNOWN = 8
 
 # RFC 3463 §2: class, subject and detail, at the start of the text.
 _ENHANCED = re.compile(rb"([245]\.\d{1,3}\.\d{1,3})(?![\w.])")
