@@ -215,17 +215,8 @@ def primary_of(sentinel: Server) -> int:
 
 
 def has_tls() -> bool:
-    """True where the Redis that is here was built with TLS: without, it does not know the option."""
-    command = [
-        redis_binary(),
-        "--port",
-        "0",
-        "--tls-port",
-        "0",
-        "--tls-auth-clients",
-        "no",
-        "--loglevel",
-        "nonsense",
-    ]
+    """True where the Redis that is here was built with TLS; one that was not may know the options all the same."""
+    certificate = ["--tls-cert-file", "/nonexistent", "--tls-key-file", "/nonexistent"]
+    command = [redis_binary(), "--port", "0", "--tls-port", str(free_port()), *certificate]
     done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
-    return "loglevel" in done.stdout + done.stderr
+    return "Failed to configure TLS" in done.stdout + done.stderr

@@ -19,22 +19,26 @@ class Stages(Struct):
 
         `queue` is what is left: waiting, and earlier attempts with the waits between them.
         """
-        # In whole tenths of a millisecond: their sum is exact, and rounding a float costs as much as all of this.
-        render, compose, submit = _tenths(self.render), _tenths(self.compose), _tenths(self.submit)
-        waited = max(0, 10 * age_ms - render - compose - submit)
-        connect = min(_tenths(self.connect), waited)
-        pacing = min(_tenths(self.pacing), waited - connect)
+        # In whole hundredths of a millisecond: their sum is exact, and rounding a float costs as much as all of this.
+        render, compose, submit = (
+            _hundredths(self.render),
+            _hundredths(self.compose),
+            _hundredths(self.submit),
+        )
+        waited = max(0, 100 * age_ms - render - compose - submit)
+        connect = min(_hundredths(self.connect), waited)
+        pacing = min(_hundredths(self.pacing), waited - connect)
         return {
-            "accept_ms": (accept_us + 50) // 100 / 10,
-            "queue_ms": (waited - connect - pacing) / 10,
-            "pacing_ms": pacing / 10,
-            "connect_ms": connect / 10,
-            "render_ms": render / 10,
-            "compose_ms": compose / 10,
-            "submit_ms": submit / 10,
-            "finish_ms": _tenths(self.finish) / 10,
+            "accept_ms": (accept_us + 5) // 10 / 100,
+            "queue_ms": (waited - connect - pacing) / 100,
+            "pacing_ms": pacing / 100,
+            "connect_ms": connect / 100,
+            "render_ms": render / 100,
+            "compose_ms": compose / 100,
+            "submit_ms": submit / 100,
+            "finish_ms": _hundredths(self.finish) / 100,
         }
 
 
-def _tenths(seconds: float) -> int:
-    return int(seconds * 10_000 + 0.5)
+def _hundredths(seconds: float) -> int:
+    return int(seconds * 100_000 + 0.5)

@@ -93,9 +93,7 @@ class Ledger:
 
     async def accept_later(self, recipients: int = 1, **changes: Any) -> Offer:
         """Accept a message in a millisecond of its own, so that the order of the queue is that of these calls."""
-        before = await self.now()
-        while await self.now() == before:
-            pass
+        await self.next_ms()
         return await self.accept(recipients, **changes)
 
     # delivering
@@ -196,6 +194,12 @@ class Ledger:
         """Return Redis's clock in ms."""
         seconds, micros = await self.client.time()
         return seconds * 1000 + micros // 1000
+
+    async def next_ms(self) -> None:
+        """Wait until Redis's clock is in another millisecond: what comes then is later than what was before."""
+        before = await self.now()
+        while await self.now() == before:
+            pass
 
     async def agenda(self, agent: str = AGENT) -> float | None:
         return await self.client.zscore(keys.place_of(agent).agenda, agent)

@@ -172,6 +172,7 @@ async def test_mail_given_back_takes_its_old_place(ledger):
     first, second, third = [await ledger.accept_later() for _ in range(3)]
     claim = await ledger.claim(2)
     held = [(message.id, message.fence) for message in claim.messages]
+    await ledger.next_ms()
     await ledger.delivery.release(AGENT, held, pace=Pace(), behind=first.id)
     assert [second.id, third.id, first.id] == [m.id for m in (await ledger.claim()).messages]
 
