@@ -37,6 +37,7 @@ from service.accept import AcceptMessage
 from service.auth import Authenticator, Identity
 from service.schema import decode_request
 
+OFFERED = 5  # of a call's words: what is offered, in msgpack
 TOGETHER = 500
 LOOK_SECONDS = 0.005  # between looks at the level, for the first agent
 LOOK_SECONDS_MORE = 0.0002  # and for each further one
@@ -79,7 +80,8 @@ class Model:
         self._client_ref = f"order-{MARKER}-shipped"
         ref = digests.ref(self._caller, agent, self._client_ref)
         raw = hiredis.pack_command(("EVALSHA", sha, 1, *words))
-        self._pieces = self._cut(raw, words[6], ref)
+        _, message_id, *_ = msgspec.msgpack.decode(words[OFFERED])
+        self._pieces = self._cut(raw, message_id, ref)
 
     def _cut(self, raw: bytes, message_id: str, ref: str) -> list[bytes]:
         """Return what stands before the ref, between ref and id, between id and client_ref, and after it.

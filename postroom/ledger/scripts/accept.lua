@@ -1,13 +1,13 @@
 -- Records a request, or finds what is recorded under its ref. The one place where a message begins.
--- ARGV: 5 ref, 6 id, 7 digests, 8 payload, 9 send_at ms or 0, 10 lifetime ms or 0, 11 deliver_before ms or 0,
---       12 recipients, 13 furthest send_at ms ahead, 14 tolerated past ms, 15 priority, 16 the clock stands while
---       the agent does, 17 the storm brake: '' or 'limit|window ms|digest,…', 18 collapse digests, one a recipient,
---       or '', 19 record fields in msgpack: field, value … (the last one `fh` where it uses cached files), 20.. the
---       blobs.
+-- ARGV: 5 what is offered, in msgpack: ref, id, send_at ms or 0, lifetime ms or 0, deliver_before ms or 0, recipients,
+--       furthest send_at ms ahead, tolerated past ms, priority, whether the clock stands while the agent does, the storm
+--       brake ('' or 'limit|window ms|digest,…'), collapse digests (one a recipient, or ''), and a list of record
+--       fields: field, value … (the last one `fh` where it uses cached files); 6 digests, 7 payload, 8.. the blobs.
 -- Returns {'exists', stored ref, record}, {'invalid', code}, or {'created', accepted, due, deadline, ring,
 -- held (1 by the brake, 2 for the first one of a storm, 3 by a person), superseded}, and by a person his hold, why, and until when;
 -- superseded: what is told of those that ended (`end_untried`).
-local ref, id = ARGV[5], ARGV[6]
+local ref, id, send_at, lifetime, deadline, recipients, furthest, tolerated, priority, clock_stands, brake, collapse,
+    given = unpack(cmsgpack.unpack(ARGV[5]))
 local ref_key = PREFIX .. 'r:' .. ref
 
 local stored = redis.call('GET', ref_key)
@@ -21,21 +21,19 @@ end
 
 local micros, now_text = clock()
 local now = math.floor(micros / 1000)
-local send_at = tonumber(ARGV[9])
-if send_at ~= 0 and send_at < now - tonumber(ARGV[14]) then return {'invalid', 'send_at_past'} end
-if send_at > now + tonumber(ARGV[13]) then return {'invalid', 'send_at_far'} end
+if send_at ~= 0 and send_at < now - tolerated then return {'invalid', 'send_at_past'} end
+if send_at > now + furthest then return {'invalid', 'send_at_far'} end
 local due = math.max(now, send_at)
-local deadline = tonumber(ARGV[11])
 if deadline ~= 0 and deadline <= due then return {'invalid', 'deliver_before_past'} end
-if deadline > now + 2 * tonumber(ARGV[13]) then return {'invalid', 'deliver_before_far'} end
-if deadline == 0 then deadline = due + tonumber(ARGV[10]) end
+if deadline > now + 2 * furthest then return {'invalid', 'deliver_before_far'} end
+if deadline == 0 then deadline = due + lifetime end
 
 local held, superseded, woken, replaces_all = 0, {}, false, false
 -- What held up those it takes the place of: the brake, or a person (the hold as it is written, and why).
 local braked, kept, kept_why, kept_till = false, nil, nil, nil
 
 -- Here and below there is no function outside its `if`: making one costs every accept that has no use for it.
-if not stored and ARGV[18] ~= '' then
+if not stored and collapse ~= '' then
     -- Ends one recipient of an older message, and says if it surely had no mail of that. Where the channel may have
     -- it already, or it was not sent in the end, that is only noted, for the case that it would be tried again.
     local function supersede(older, index)
@@ -75,9 +73,9 @@ if not stored and ARGV[18] ~= '' then
     -- Of the messages with one collapse key to one recipient the newest is kept. An absolute deadline says how long
     -- this one can be waiting; one that moves on while its agent stands still gets a month more. After its end it can
     -- be tried again as long as its content is kept.
-    local margin = ARGV[16] == '1' and 30 * 86400000 or 3600000
+    local margin = clock_stands and 30 * 86400000 or 3600000
     local index, replaced = 0, 0
-    for digest in string.gmatch(ARGV[18], '[^,]+') do
+    for digest in string.gmatch(collapse, '[^,]+') do
         local key = PREFIX .. 'col:' .. AGENT .. ':' .. digest
         local older, at = string.match(redis.call('GET', key) or '', '^([^|]+)|(%d+)$')
         if older and older ~= id and supersede(older, tonumber(at)) then replaced = replaced + 1 end
@@ -89,8 +87,8 @@ end
 
 -- Counts the message for each of its recipients; one that has had enough holds it up. One that only takes
 -- the place of others, which did not go out, is no further mail: it waits if they were held up and would be again.
-if not stored and ARGV[17] ~= '' and (braked or not replaces_all) then
-    local limit, window, digests = string.match(ARGV[17], '^(%d+)|(%d+)|(.*)$')
+if not stored and brake ~= '' and (braked or not replaces_all) then
+    local limit, window, digests = string.match(brake, '^(%d+)|(%d+)|(.*)$')
     for digest in string.gmatch(digests, '[^,]+') do
         local key = PREFIX .. 'storm:' .. AGENT .. ':' .. digest
         local counted = replaces_all and tonumber(redis.call('GET', key) or nil)
@@ -104,9 +102,9 @@ if kept and held == 0 then held = 3 end
 
 if not stored then
     local due_text = due == now and now_text or string.format('%.0f', due)
-    local fields = {'s', 'queued', 'f', '0', 'n', '0', 'rr', ARGV[12], 'a', now_text, 'na', due_text, 'dl', deadline,
-        'rk', ref, 'v', '2', 'p', ARGV[15]}
-    if ARGV[16] == '1' then
+    local fields = {'s', 'queued', 'f', '0', 'n', '0', 'rr', recipients, 'a', now_text, 'na', due_text, 'dl', deadline,
+        'rk', ref, 'v', '2', 'p', priority}
+    if clock_stands then
         fields[#fields + 1] = 'ck'
         fields[#fields + 1] = string.format('%.0f', stood_still(read_halt(), now))
     end
@@ -122,23 +120,23 @@ if not stored then
             fields[#fields + 1] = kept_till
         end
     end
-    local given, before = cmsgpack.unpack(ARGV[19]), #fields
+    local before = #fields
     for i = 1, #given do fields[before + i] = given[i] end
-    redis.call('SET', ref_key, id .. '|' .. ARGV[7])
+    redis.call('SET', ref_key, id .. '|' .. ARGV[6])
     redis.call('HSET', record_key(id), unpack(fields))
-    redis.call('SET', payload_key(id), ARGV[8])
-    for i = 20, #ARGV do redis.call('SET', PREFIX .. 'b:' .. id .. ':' .. (i - 20), ARGV[i]) end
+    redis.call('SET', payload_key(id), ARGV[7])
+    for i = 8, #ARGV do redis.call('SET', PREFIX .. 'b:' .. id .. ':' .. (i - 8), ARGV[i]) end
     if given[#given - 1] == 'fh' then hold_files(id, tonumber(given[#given])) end
     redis.call('HINCRBY', TALLY, AGENT .. '|accepted', '1')
     -- Held mail is looked at when its hold is over, or its time is up.
     local look_at = held > 0 and deadline or due_text
     if held == 3 and kept_till then look_at = math.min(deadline, tonumber(kept_till)) end
-    redis.call('ZADD', queue_key(ARGV[15]), look_at, id)
+    redis.call('ZADD', queue_key(priority), look_at, id)
     put_on_agenda(look_at)
     if held == 1 or held == 2 then add_event({id = id, accepted = now, events = 0}, now, 'X|braked') end
 end
 
 local ring = 0
-if due <= now and held == 0 then ring = wake(now, ARGV[15]) end
+if due <= now and held == 0 then ring = wake(now, priority) end
 return {'created', now, due, deadline, (woken or ring == 1) and 1 or 0, held, superseded,
     held == 3 and kept or nil, held == 3 and (kept_why or '') or nil, held == 3 and (kept_till or '') or nil}

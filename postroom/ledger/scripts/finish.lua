@@ -1,19 +1,19 @@
 -- Writes an attempt's outcome and moves the message by it.
--- ARGV: 5 id, 6 fence, 7 outcome per recipient (s, f, d, a: ambiguous, -: not in it), 8 ms until the next attempt,
---       9 the attempt's event without its number, 10 ambiguous retries allowed, 11 channel, or '' where a refusal
---       says nothing about it, 12 so many refusals stop it, 13 within so many ms,
---       14 connections, where they were halved, else 0,
---       15 ms a guarded message waits, 16.. index, reply of recipients.
+-- ARGV: 5 in msgpack: id, fence, outcome per recipient (s, f, d, a: ambiguous, -: not in it), ms until the next attempt,
+--       the attempt's event without its number, ambiguous retries allowed, channel (or '' where a refusal says nothing
+--       about it), so many refusals stop it, within so many ms, connections (where they were halved, else 0), ms a
+--       guarded message waits, and a list: index, reply of recipients.
 -- Returns {'ok', state, ms until the next attempt or -1, ms since accepted, priority, nothing, 'again' or 'slow': the
 -- channel puts everything off}, {'stale'}, or {'guarded', state, …}: the refusal is taken for the channel's own
 -- fault, and the message waits as if nothing had been said.
-local fence, codes = tonumber(ARGV[6]), ARGV[7]
+local id, fence, codes, delay, event, ambiguous_retries, channel, refusals_allowed, refusal_window, connections,
+    guarded_wait, replies = unpack(cmsgpack.unpack(ARGV[5]))
 local LAST_MS = 10000 -- before the end of its time: enough for an attempt, and as late as a receiver may want it
 -- The first write, one that a full Redis takes (`write_although_full`), and the end of a row of refusals.
-if string.find(codes, 's', 1, true) and ARGV[11] ~= '' then
-    redis.call('DEL', refusals_key(ARGV[11]), tries_key(ARGV[11]))
+if string.find(codes, 's', 1, true) and channel ~= '' then
+    redis.call('DEL', refusals_key(channel), tries_key(channel))
 else write_although_full() end
-local m = load(ARGV[5])
+local m = load(id)
 if not m then return {'stale'} end
 local micros, now_text = clock()
 local now = math.floor(micros / 1000)
@@ -40,11 +40,11 @@ end
 -- Many messages refused or put off and nothing sent: then it is hardly the recipients' fault. Only a message of which
 -- nothing was taken counts, and anything sent over the channel starts the count anew.
 local function is_guarded()
-    if ARGV[11] == '' or not string.find(codes, '^[fd-]+$') then return false end
-    local refusals = redis.call('INCR', refusals_key(ARGV[11]))
-    local guarded = refusals >= tonumber(ARGV[12])
+    if channel == '' or not string.find(codes, '^[fd-]+$') then return false end
+    local refusals = redis.call('INCR', refusals_key(channel))
+    local guarded = refusals >= refusals_allowed
     -- While it stands still its probes are far between: the count must not be forgotten meanwhile.
-    if refusals == 1 or guarded then redis.call('PEXPIRE', refusals_key(ARGV[11]), ARGV[13]) end
+    if refusals == 1 or guarded then redis.call('PEXPIRE', refusals_key(channel), refusal_window) end
     return guarded
 end
 
@@ -52,12 +52,12 @@ end
 local function widen()
     local width = tonumber(redis.call('HGET', own_key('width'), 'w'))
     if not width or redis.call('HINCRBY', own_key('width'), 'ok', 1) % 20 > 0 then return end
-    if width + 1 >= tonumber(ARGV[14]) then redis.call('HDEL', own_key('width'), 'w')
+    if width + 1 >= connections then redis.call('HDEL', own_key('width'), 'w')
     else redis.call('HSET', own_key('width'), 'w', width + 1) end
 end
 
 -- Told of the agent (`postroom top`): what its last attempt met that did not send to everybody.
-if string.find(codes, '[fda]') then redis.call('HSET', own_key('halt'), 'le', string.format('%.0f|', now) .. ARGV[9]) end
+if string.find(codes, '[fda]') then redis.call('HSET', own_key('halt'), 'le', string.format('%.0f|', now) .. event) end
 
 local guarded = current and is_guarded()
 if guarded and not string.find(codes, 'd', 1, true) then
@@ -65,15 +65,15 @@ if guarded and not string.find(codes, 'd', 1, true) then
     redis.call('HDEL', record_key(m.id), 'pd', 'ss')
     refund(m.id, 0)
     -- A while later, so that the next probe is another message's: this one may be bad all the same.
-    local again_at = now + tonumber(ARGV[15])
+    local again_at = now + guarded_wait
     redis.call('ZADD', queue_key(m.priority), again_at, m.id)
     put_on_agenda(again_at)
     return {'guarded', 'queued', 0, now - m.accepted, m.priority}
 end
-if ARGV[14] ~= '0' and string.find(codes, 's', 1, true) then widen() end
+if connections > 0 and string.find(codes, 's', 1, true) then widen() end
 
 -- A message that ended as unconfirmed has no policy any more; only a late "sent" still tells something.
-local retry = m.state ~= 'unconfirmed' and m.on_ambiguous ~= 'h' and m.ambiguous < tonumber(ARGV[10])
+local retry = m.state ~= 'unconfirmed' and m.on_ambiguous ~= 'h' and m.ambiguous < ambiguous_retries
 local ambiguous, out = false, {}
 for i = 1, #m.recipients do
     local was, code = string.sub(m.recipients, i, i), string.sub(codes, i, i)
@@ -90,14 +90,14 @@ if string.find(codes, '[fd]') then
     refund(m.id, kept)
 end
 if ambiguous then m.ambiguous = m.ambiguous + 1 end
-local fields = event_fields(m, now, 'T|' .. m.attempts .. '|' .. ARGV[9])
+local fields = event_fields(m, now, 'T|' .. m.attempts .. '|' .. event)
 local function set(field, value)
     fields[#fields + 1] = field
     fields[#fields + 1] = value
 end
 set('n', m.attempts)
 set('f', m.fence)
-for i = 16, #ARGV, 2 do set('x' .. ARGV[i], ARGV[i + 1]) end
+for i = 1, #replies, 2 do set('x' .. replies[i], replies[i + 1]) end
 
 -- Where the next attempt would come too late, a last one is made while there is time, once; then its time runs out.
 local function in_time(halt, next_at)
@@ -107,7 +107,7 @@ local function in_time(halt, next_at)
     return ends - math.min(LAST_MS, math.floor((ends - now) / 2))
 end
 
-local state, next_at = aggregate(m.recipients), now + tonumber(ARGV[8])
+local state, next_at = aggregate(m.recipients), now + delay
 if state == 'queued' then
     end_superseded(m)
     if aggregate(m.recipients) == 'queued' then
