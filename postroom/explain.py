@@ -1,8 +1,6 @@
 """Why a message is where it is: one reason, in words a caller and a person on call both understand."""
 
 from collections.abc import Callable
-from datetime import UTC, datetime
-from functools import lru_cache
 
 import msgspec
 from msgspec import Struct
@@ -12,6 +10,7 @@ from postroom.due import day_used_up_until, paced_until, reopens_at, stopped_cha
 from postroom.ledger.reading import StoredMessage
 from postroom.ledger.record import Hold, RecipientRecord, Record
 from postroom.ledger.standing import StoredFault
+from postroom.moment import rfc3339
 from postroom.outcome import BY_A_PERSON
 from postroom.states import State
 
@@ -62,16 +61,7 @@ class Reason(Struct, frozen=True):
 
 def moment(ms: int | None) -> str | None:
     """Return milliseconds since the epoch as RFC 3339."""
-    if ms is None:
-        return None
-    seconds, rest = divmod(ms, 1000)
-    return f"{_second(seconds)}.{rest:03d}Z"
-
-
-@lru_cache(maxsize=1024)
-def _second(seconds: int) -> str:
-    """Return a moment up to its seconds; those of one answer, and of many at a time, are often the same."""
-    return datetime.fromtimestamp(seconds, UTC).isoformat()[:19]
+    return None if ms is None else rfc3339(ms)
 
 
 def explain(stored: StoredMessage, agent: Agent | None) -> Reason | None:

@@ -20,6 +20,7 @@ import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
 
 from postroom import __version__
+from postroom.moment import rfc3339
 from postroom.settings import Settings
 
 _encoder = msgspec.json.Encoder(enc_hook=str)
@@ -132,12 +133,11 @@ class _Stamp:
     def __init__(self, service: str) -> None:
         self._common = {"service": service, "version": __version__, "pid": os.getpid()}
         self._names = ("ts", "level", "event", *self._common)
-        self._second, self._text = 0, ""
         # What follows the time in an INFO line, by event: words of our own, so they are few.
         self._heads: dict[str, bytes] = {}
 
     def __call__(self, _logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
-        head = {"ts": self._time(), "level": LEVELS.get(method, method), "event": event.pop("event")}
+        head = {"ts": _now(), "level": LEVELS.get(method, method), "event": event.pop("event")}
         return {**head, **self._common, **event}
 
     def is_shown_by(self, fields: EventDict) -> bool:
@@ -150,14 +150,11 @@ class _Stamp:
         if head is None:
             words = _encoder.encode({"level": "info", "event": event, **self._common})
             head = self._heads[event] = b'",%b,' % words[1:-1]
-        return b"".join((b'{"ts":"', self._time().encode(), head, _encoder.encode(fields)[1:]))
+        return b"".join((b'{"ts":"', _now().encode(), head, _encoder.encode(fields)[1:]))
 
-    def _time(self) -> str:
-        second, ms = divmod(time.time_ns() // 1_000_000, 1000)
-        if second != self._second:  # formatting a time costs as much as the rest of a line
-            self._second = second
-            self._text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
-        return f"{self._text}.{ms:03}Z"
+
+def _now() -> str:
+    return rfc3339(time.time_ns() // 1_000_000)
 
 
 def _shape_exception(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:

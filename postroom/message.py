@@ -74,6 +74,8 @@ class Payload(Struct, frozen=True, kw_only=True, omit_defaults=True):
     @property
     def files(self) -> tuple[str, ...]:
         """The ids of the cached files it uses, each once."""
+        if not self.attachments:
+            return ()
         return tuple(dict.fromkeys(ref.file for ref in self.attachments if ref.file))
 
     @property

@@ -241,16 +241,16 @@ def _record_fields(offer: Offer) -> list[str]:
 def _read_created(
     accepted_at: int, due: int, deadline: int, ring: int, held: int, superseded: list[Any], *hold: bytes
 ) -> Created:
-    ended = tuple(map(read_ended, superseded))
+    ended = tuple(map(read_ended, superseded)) if superseded else ()
     braked = held in (BRAKED, STORM_BEGAN)
     taken_over = read_hold(*(part.decode() for part in hold)) if hold else None
     return Created(accepted_at, due, deadline, bool(ring), braked, held == STORM_BEGAN, ended, taken_over)
 
 
 def _read_reply(reply: list[Any], agent: str) -> Created | Exists | Untimely:
+    if reply[0] == b"created":
+        return _read_created(*reply[1:])
     match reply:
-        case [b"created", *told]:
-            return _read_created(*told)
         case [b"exists", stored, flat]:
             known, _, digests = stored.partition(b"|")
             record = read_record(known.decode(), agent, dict(zip(flat[::2], flat[1::2], strict=True)))

@@ -16,6 +16,7 @@ from postroom.templates.variables import Variable
 MAX_SHAPES = 1_000  # remembered of one template; callers choose them
 MAX_EXPANSION = 6  # bytes that one byte of a variable can become: `"` in HTML is `&quot;`
 NO_ROOM = -1
+ALL_THERE = True  # the shape of what is not looked into, where none of it is empty
 STEPS_OF_TAG = 20  # more than any tag that is foreseen takes
 
 # What can be shown, and filters that fit every value of a type. A number's size can be too much for a filter.
@@ -65,8 +66,10 @@ class Foresight:
             )
         if size > room:
             return None
-        flat = [None if context[name] is None else bool(context[name]) for name in self._flat]
-        return (*flat, *_shapes([context[name] for name in self._deep]))
+        flat: Any = ALL_THERE
+        if not all(map(context.__getitem__, self._flat)):
+            flat = tuple([None if context[name] is None else bool(context[name]) for name in self._flat])
+        return (flat, *_shapes([context[name] for name in self._deep]))
 
     def knows(self, shape: Any | None) -> bool:
         """True where this shape has rendered."""

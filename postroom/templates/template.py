@@ -155,8 +155,9 @@ class Template:
         return spoken
 
     def _context(self, variables: dict[str, Any], locale: str) -> dict[str, Any]:
-        filled = variables if self._fill is None else self._fill(variables)
-        return {**filled, "locale": locale}
+        filled = dict(variables) if self._fill is None else self._fill(variables)
+        filled["locale"] = locale
+        return filled
 
     def _part(self, part: str, piece: Piece, context: dict[str, Any]) -> str:
         try:

@@ -29,7 +29,7 @@ class Variable(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
 
 def object_filler(fields: dict[str, Variable]) -> Fill | None:
-    """Make what completes an object: defaults, and None for what is optional without one.
+    """Make what completes an object, in a new one: defaults, and None for what is optional without one.
 
     None instead of a function means that there is nothing to complete, at any depth.
     """
