@@ -35,6 +35,7 @@ from service.schema import Decoded
 from service.upload import KeepFile
 
 ACCEPT_SECONDS = 2.0
+ACCEPTS_TOGETHER = 16  # more of them, and the API stands idle while Redis works, and the other way round
 LOOK_SECONDS = 0.25
 AGENTS_SECONDS = 5.0
 
@@ -61,6 +62,7 @@ class Desk:
                 url,
                 deadline=ACCEPT_SECONDS,
                 replicas=replicas,
+                batch=ACCEPTS_TOGETHER,
                 observe=metrics.pipes.observer(op),
             )
             for op in ("accept", "accept_large")

@@ -14,7 +14,7 @@ from postroom.ledger.bounded import BoundedRedis
 from postroom.ledger.cluster import ClusterClient
 from postroom.ledger.cluster_pipe import ClusterPipe, connection_of
 from postroom.ledger.connection import told_when_lost
-from postroom.ledger.pipe import Observe, ScriptPipe
+from postroom.ledger.pipe import MAX_BATCH, Observe, ScriptPipe
 from postroom.ledger.redis_url import is_cluster, open_pool, open_topology
 
 CONNECT_SECONDS = 2.0
@@ -28,14 +28,16 @@ def connection_options(url: str) -> dict[str, Any]:
 
 
 def open_pipe(
-    url: str, *, deadline: float, replicas: int = 0, observe: Observe | None = None
+    url: str, *, deadline: float, replicas: int = 0, batch: int = MAX_BATCH, observe: Observe | None = None
 ) -> ScriptPipe | ClusterPipe:
     """Return the way to the ledger's scripts; the options are those of a `ScriptPipe`."""
     if is_cluster(url):
         topology = open_topology(url)
         make = connection_of(topology, retry=Retry(ExponentialBackoff(), 0), **connection_options(url))
-        return ClusterPipe(topology, make, deadline=deadline, replicas=replicas, observe=observe)
-    return ScriptPipe(connection_maker(url), deadline=deadline, replicas=replicas, observe=observe)
+        return ClusterPipe(topology, make, deadline=deadline, replicas=replicas, batch=batch, observe=observe)
+    return ScriptPipe(
+        connection_maker(url), deadline=deadline, replicas=replicas, batch=batch, observe=observe
+    )
 
 
 def connection_maker(url: str) -> Callable[[], AbstractConnection]:

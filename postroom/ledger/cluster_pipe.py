@@ -13,7 +13,7 @@ from redis.asyncio.connection import AbstractConnection
 
 from postroom.ledger.connection import told_when_lost
 from postroom.ledger.errors import LedgerMovedError, LedgerUnavailableError, LedgerUnconfirmedError
-from postroom.ledger.pipe import MakeConnection, Observe, ScriptPipe
+from postroom.ledger.pipe import MAX_BATCH, MakeConnection, Observe, ScriptPipe
 from postroom.ledger.refusals import UNANSWERED
 from postroom.ledger.scripts import load_scripts
 from postroom.ledger.topology import Node, Topology
@@ -33,6 +33,7 @@ class ClusterPipe:
         *,
         deadline: float,
         replicas: int = 0,
+        batch: int = MAX_BATCH,
         observe: Observe | None = None,
     ) -> None:
         """The options are those of a `ScriptPipe`; `make_connection` is given a node."""
@@ -40,6 +41,7 @@ class ClusterPipe:
         self._make_connection = make_connection
         self._deadline = deadline
         self._replicas = replicas
+        self._batch = batch
         self._observe = observe
         self._pipes: dict[Node, ScriptPipe] = {}
 
@@ -91,6 +93,7 @@ class ClusterPipe:
                 self._make_connection(node),
                 deadline=self._deadline,
                 replicas=self._replicas,
+                batch=self._batch,
                 observe=self._observe,
                 scripts=load_scripts(guarded=True),
             )

@@ -21,6 +21,8 @@ from postroom.ledger.refusals import UNANSWERED, unreachable
 from postroom.ledger.scripts import Script, load_scripts
 
 MAX_BATCH = 128
+SLOW_SECONDS = 0.004  # what the script calls of a small batch never take by themselves
+REPLICA_MS = 1000
 SCRIPT_RELOADS = 5  # SCRIPT FLUSH may strike again while we reload
 
 MakeConnection = Callable[[], AbstractConnection]
@@ -52,19 +54,22 @@ class ScriptPipe:
         *,
         deadline: float,
         replicas: int = 0,
-        replica_ms: int = 1000,
+        batch: int = MAX_BATCH,
         observe: Observe | None = None,
         scripts: dict[str, Script] | None = None,
     ) -> None:
         """`deadline` is what a call takes at most, in seconds from when it was made: with waiting and connecting.
 
-        With `replicas`, a flush counts only once so many replicas have it, within `replica_ms`. `observe` is told
-        the calls and the seconds of each flush that was answered.
+        With `replicas`, a flush counts only once so many replicas have it, within `REPLICA_MS`. With a small `batch`,
+        Redis works on some calls while this process makes the next ones, and neither waits for the other; after a
+        flush that was slow (a disk, a replica, a far network) all that waits goes with the next one nevertheless.
+        `observe` is told the calls and the seconds of each flush that was answered.
         """
         self._make_connection = make_connection
         self._deadline = deadline
         self._replicas = replicas
-        self._replica_ms = replica_ms
+        self._batch = batch
+        self._took = 0.0  # seconds, of the last flush that was answered
         self._scripts = scripts or load_scripts()
         self._connection: AbstractConnection | None = None
         self._waiting: list[Call] = []
@@ -105,11 +110,12 @@ class ScriptPipe:
     async def _flush_all(self) -> None:
         try:
             while self._waiting:
-                taken, self._waiting = self._waiting[:MAX_BATCH], self._waiting[MAX_BATCH:]
+                most = self._batch if self._took < SLOW_SECONDS else MAX_BATCH
+                taken, self._waiting = self._waiting[:most], self._waiting[most:]
                 batch = [call for call in taken if not call.reply.done()]
                 if batch:
                     await self._flush(batch)
-                if not self._closing:
+                if len(self._waiting) < self._batch and not self._closing:
                     # Those whom it answered go on now, and what they ask next travels with the next one.
                     await asyncio.sleep(0)
         finally:
@@ -137,8 +143,9 @@ class ScriptPipe:
             with in_time(batch, self._deadline, LedgerUnconfirmedError(UNANSWERED)):
                 started = time.perf_counter()
                 await self._exchange(connection, batch)
+            self._took = time.perf_counter() - started
             if self._observe is not None:
-                self._observe(len(batch), time.perf_counter() - started)
+                self._observe(len(batch), self._took)
         except (RedisError, OSError, TimeoutError) as error:
             await self._disconnect()
             fail(batch, LedgerUnconfirmedError(UNANSWERED), error)
@@ -169,7 +176,7 @@ class ScriptPipe:
         return await read_replies(connection, len(commands))
 
     async def _replicated(self, connection: AbstractConnection) -> bool:
-        (count,) = await self._round_trip(connection, [("WAIT", self._replicas, self._replica_ms)])
+        (count,) = await self._round_trip(connection, [("WAIT", self._replicas, REPLICA_MS)])
         return isinstance(count, int) and count >= self._replicas
 
     async def _connect(self) -> AbstractConnection:

@@ -1,11 +1,12 @@
 """Group commit, and what happens to it when Redis is away, full, or has forgotten the scripts."""
 
 import asyncio
+import time
 
 import pytest
 from redis.asyncio import Redis
 
-from postroom.ledger.accept import Created, Exists
+from postroom.ledger.accept import Acceptance, Created, Exists
 from postroom.ledger.clients import connection_maker
 from postroom.ledger.errors import (
     LedgerError,
@@ -14,7 +15,7 @@ from postroom.ledger.errors import (
     LedgerUnconfirmedError,
 )
 from postroom.ledger.limits import Pace, Stop
-from postroom.ledger.pipe import MAX_BATCH, ScriptPipe
+from postroom.ledger.pipe import MAX_BATCH, SLOW_SECONDS, ScriptPipe
 from postroom.outcome import Cause, ChannelFault, Phase
 from postroom.states import State
 from tests.ledger.harness import AGENT, Ledger, make_offer, until
@@ -41,6 +42,35 @@ async def test_a_group_is_bounded(ledger):
     """A flush carries a bounded number of calls, so that none waits behind thousands."""
     await asyncio.gather(*(ledger.accept() for _ in range(2 * MAX_BATCH)))
     assert 2 == ledger.pipe.flushes
+
+
+@pytest.fixture
+async def small_groups(redis_server):
+    """A pipe of few calls a flush, and who accepts over it."""
+    pipe = ScriptPipe(connection_maker(redis_server.url), deadline=5.0, batch=4)
+    yield pipe, Acceptance(pipe, pipe, content_ms=60_000, message_ms=60_000)
+    await pipe.aclose()
+
+
+async def test_a_small_group_does_not_wait_for_more(small_groups):
+    """With a small batch Redis has work before everybody has asked."""
+    pipe, acceptance = small_groups
+    await asyncio.gather(*(acceptance.accept(make_offer()) for _ in range(12)))
+    assert 3 == pipe.flushes
+
+
+async def test_after_a_slow_flush_all_that_wait_go_together(small_groups, redis_server):
+    """What takes long is not the work of a few calls, so it is better waited for once."""
+    pipe, acceptance = small_groups
+    await acceptance.accept(make_offer())
+    redis_server.pause()
+    slow, began = asyncio.create_task(acceptance.accept(make_offer())), time.perf_counter()
+    await until(lambda: flushing(pipe, 2), "it is on its way")
+    others = asyncio.gather(*(acceptance.accept(make_offer()) for _ in range(40)))
+    await until(lambda: passed(began + 2 * SLOW_SECONDS), "that was slow")
+    redis_server.resume()
+    await asyncio.gather(slow, others)
+    assert 3 == pipe.flushes
 
 
 async def test_replies_find_their_calls(ledger):
@@ -105,6 +135,10 @@ async def test_a_cancelled_waiter_takes_only_its_own_call_along(own_ledger, redi
 
 async def flushing(pipe, number):
     return pipe.flushes >= number
+
+
+async def passed(moment):
+    return time.perf_counter() > moment
 
 
 async def test_silence_is_unconfirmed_for_its_group_and_over_afterwards(own_ledger, redis_server):
@@ -186,7 +220,7 @@ async def test_a_redis_that_refuses_writes_is_unavailable(own_ledger, redis_serv
 
 async def test_replicas_that_do_not_answer_are_unconfirmed(shared_redis, ledger):
     """Where a replica must have it before the 202, a record without one is not yet a promise."""
-    waiting = ScriptPipe(connection_maker(shared_redis.url), deadline=2.0, replicas=1, replica_ms=20)
+    waiting = ScriptPipe(connection_maker(shared_redis.url), deadline=2.0, replicas=1)
     calls = [waiting.call("sweep", "pr:{p00}:agenda", "pr:{p00}:", "", 0, 0, 5) for _ in range(2)]
     replies = await asyncio.gather(*(outcome(call) for call in calls))
     assert [LedgerUnconfirmedError] * 2 == replies
