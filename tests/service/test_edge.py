@@ -310,6 +310,16 @@ async def test_a_slow_body_is_cut_off_and_hurts_nobody(monkeypatch):
     assert sorted(quick)[len(quick) // 2] < 0.05
 
 
+async def test_a_body_of_known_length_ends_with_it():
+    """Nobody is asked for more: what would come next here is that the caller hung up."""
+    edge, _ = edge_around(echo)
+    fields = (bearer("good"), JSON, ("Content-Length", "7"))
+    found = await call(edge, "POST", "/v1/messages", fields, (b'{"a":', b"1}", None))
+    assert (200, b'{"a":1}') == (found.status, found.body)
+    fields = (bearer("good"), JSON, ("Content-Length", "8"))
+    assert 400 == (await call(edge, "POST", "/v1/messages", fields, (b'{"a":', b"1}", None))).status
+
+
 @pytest.mark.parametrize(
     ("fields", "chunks"),
     [

@@ -169,6 +169,14 @@ def test_a_chunked_request_is_a_request(api: Api):
     assert found.status in (200, 202)
 
 
+def test_one_connection_carries_requests_of_every_size(api: Api):
+    """Where each body ends by its length, the next request begins, however many pieces a body came in."""
+    sizes = (2, 9_000, 300_000, 2_000_000, 2)
+    kept = [request_bytes(b"{" + b" " * (size - 2) + b"}", drop=("Connection",)) for size in sizes]
+    answers = read_answers(api.exchange(b"".join([*kept, request_bytes(b"{}")])))
+    assert [(422, "invalid_request")] * 6 == [(answer.status, answer.code) for answer in answers]
+
+
 def test_many_faults_do_not_stop_the_others(api: Api):
     """A megabyte of nonsense is refused in a moment, with a short answer, while others are served."""
     body = json.dumps(sample("nonsense")).encode()[:-1] + b',"cc":[' + b"1," * 100_000 + b"1]}"
