@@ -33,6 +33,8 @@ from workers.stages import Stages
 from workers.turns import Turns
 from workers.ways import Ways
 
+HELP_SECONDS, HELP_RINGS = 1.0, 40
+
 
 class Carrier:
     """Runs the rounds of one process."""
@@ -171,6 +173,14 @@ class Carrier:
     def lanes_for_each(self) -> int:
         """Return how many lanes one round may have, so that the process's lanes are shared fairly."""
         return max(1, self.config.worker.max_lanes // max(1, len(self._rounds)))
+
+    def help_seconds(self) -> float:
+        """Return how long a round that wants more lanes waits before it rings for other workers again.
+
+        To ring, and to hear it where nobody else does, costs as much as two messages: so all rounds together ring
+        `HELP_RINGS` times a second at most, once each has rung.
+        """
+        return max(HELP_SECONDS, len(self._rounds) / HELP_RINGS)
 
     def lane_opened(self) -> None:
         """Count a lane."""

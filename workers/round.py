@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from workers.carrier import Carrier
 
 ANOTHER_SECONDS = 0.005
-HELP_SECONDS = 1.0
 FLOW_SECONDS = 0.1
 
 Waiters = deque[asyncio.Future[None]]
@@ -188,7 +187,7 @@ class Round:
 
     def _ring_for_help(self) -> None:
         now = time.monotonic()
-        if now - self._rung_for_help >= HELP_SECONDS:
+        if now - self._rung_for_help >= self.carrier.help_seconds():
             self._rung_for_help = now
             self.carrier.ring_soon(self.agent)
 
