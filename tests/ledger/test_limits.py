@@ -294,7 +294,7 @@ async def test_an_ambiguous_outcome_is_counted_once(ledger):
 
 async def test_how_many_connections_are_at_work_is_read_with_a_message(ledger):
     """Live lanes of all workers, and how many the agent may have since it was asked to slow down."""
-    first, waiting = await ledger.accept(), await ledger.accept()
+    first, waiting = await ledger.accept(), await ledger.accept_later()
     assert 0 == (await ledger.stored(waiting.id)).lanes
     held = [await ledger.claim_one(lane="one"), await ledger.claim(lane="two")]
     assert first.id == held[0].id
