@@ -175,7 +175,7 @@ async def test_the_last_lane_takes_the_ring_marker_along(ledger):
 
 async def test_an_expired_message_ends_at_the_claim(ledger):
     """What is past its deadline is ended by the claim that meets it, and the next one is taken instead."""
-    late, other = await ledger.accept(2), await ledger.accept()
+    late, other = await ledger.accept(2), await ledger.accept_later()
     await ledger.lapse(late.id)  # the first in the queue
     await ledger.end_deadline(late.id)
     claim = await ledger.claim(1)
@@ -197,7 +197,7 @@ async def test_an_expired_message_tells_so_once(ledger):
 
 async def test_a_claim_passes_many_expired_ones(ledger):
     """Messages ended without being claimed leave room: they do not use up the claim."""
-    late = [await ledger.accept() for _ in range(6)]
+    late = [await ledger.accept_later() for _ in range(6)]
     for offer in late:
         await ledger.end_deadline(offer.id)
         await ledger.lapse(offer.id)
@@ -209,7 +209,7 @@ async def test_a_claim_passes_many_expired_ones(ledger):
 
 async def test_a_message_without_its_payload_ends(ledger):
     """What cannot be sent any more is failed and told, and holds up nobody."""
-    broken, fresh = await ledger.accept(), await ledger.accept()
+    broken, fresh = await ledger.accept(), await ledger.accept_later()
     await ledger.client.delete(keys.payload_key(broken.id))
     claim = await ledger.claim()
     assert [fresh.id] == ids(claim)
@@ -219,7 +219,7 @@ async def test_a_message_without_its_payload_ends(ledger):
 
 async def test_a_payload_that_cannot_be_read_is_handed_over_as_none(ledger):
     """Bytes that are none of ours end a message, not a claim."""
-    broken, fresh = await ledger.accept(), await ledger.accept()
+    broken, fresh = await ledger.accept(), await ledger.accept_later()
     await ledger.client.set(keys.payload_key(broken.id), b"\x01garbage")
     claim = await ledger.claim()
     assert {broken.id: True, fresh.id: False} == {m.id: m.payload is None for m in claim.messages}
@@ -358,7 +358,7 @@ async def test_second_sight_begins_anew_after_a_renewal(ledger):
 
 async def test_renew_tells_what_is_lost(ledger):
     """Renewing extends what is held by its current fence, and names what belongs to somebody else."""
-    kept, lost, sent = [await ledger.accept() for _ in range(3)]
+    kept, lost, sent = [await ledger.accept_later() for _ in range(3)]
     held = {message.id: message for message in (await ledger.claim()).messages}
     await ledger.advance(held[sent.id])
     await ledger.finish(held[sent.id], "s")
