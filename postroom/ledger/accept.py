@@ -1,5 +1,6 @@
 """Accepting: the one call that begins a message."""
 
+from collections.abc import Awaitable
 from typing import Any
 
 import msgspec
@@ -113,22 +114,11 @@ class Acceptance:
             LedgerUnavailableError: surely not recorded.
             LedgerUnconfirmedError: perhaps recorded; the same offer may be made again.
         """
-        place = place_of(offer.agent)
         payload = encode_payload(offer.payload)
         size = len(payload) + sum(map(len, offer.blobs))
         pipe = self._pipe if size <= GROUP_LIMIT else self._large
-        reply = await pipe.call(
-            "accept",
-            place.agenda,
-            place.prefix,
-            offer.agent,
-            self._content_ms,
-            self._message_ms,
-            _encode(_offered(offer)),
-            offer.digests,
-            payload,
-            *offer.blobs,
-        )
+        words = (_encode(_offered(offer)), offer.digests, payload, *offer.blobs)
+        reply = await self._call(pipe, "accept", offer.agent, *words)
         return _read_reply(reply, offer.agent)
 
     async def find(self, agent: str, ref: str) -> Exists | None:
@@ -137,20 +127,9 @@ class Acceptance:
         Raises:
             LedgerUnavailableError, LedgerUnconfirmedError, LedgerFullError: it is not known.
         """
-        place = place_of(agent)
         # A message wanted long ago is one the script cannot begin; it looks the ref up before it says so.
         long_ago = _encode((ref, "", -1, 0, 0, "", 0, 0, PRIORITY_LETTERS["normal"], False, "", "", ()))
-        reply = await self._pipe.call(
-            "accept",
-            place.agenda,
-            place.prefix,
-            agent,
-            self._content_ms,
-            self._message_ms,
-            long_ago,
-            b"",
-            b"",
-        )
+        reply = await self._call(self._pipe, "accept", agent, long_ago, b"", b"")
         found = _read_reply(reply, agent)
         return found if isinstance(found, Exists) else None
 
@@ -163,11 +142,7 @@ class Acceptance:
             LedgerUnavailableError: surely not cancelled.
             LedgerUnconfirmedError: perhaps cancelled; ask again.
         """
-        agent = agent_of(message_id)
-        place = place_of(agent)
-        reply = await self._pipe.call(
-            "cancel", place.agenda, place.prefix, agent, self._content_ms, self._message_ms, message_id, ""
-        )
+        reply = await self._call(self._pipe, "cancel", agent_of(message_id), message_id, "")
         return read_resolved(reply)
 
     async def lapse(self, message_id: str) -> Ended | None:
@@ -176,16 +151,16 @@ class Acceptance:
         Raises:
             LedgerUnavailableError, LedgerUnconfirmedError, LedgerFullError: perhaps ended; it will be later.
         """
-        agent = agent_of(message_id)
-        place = place_of(agent)
-        reply = await self._pipe.call(
-            "lapse", place.agenda, place.prefix, agent, self._content_ms, self._message_ms, message_id
-        )
+        reply = await self._call(self._pipe, "lapse", agent_of(message_id), message_id)
         return read_ended(reply) if reply else None
+
+    def _call(self, pipe: Pipe, script: str, agent: str, *args: Any) -> Awaitable[Any]:
+        place = place_of(agent)
+        return pipe.call(script, place.agenda, place.prefix, agent, self._content_ms, self._message_ms, *args)
 
 
 def _offered(offer: Offer) -> tuple[Any, ...]:
-    """Return what travels as one argument: packed each by itself, they cost five times as much."""
+    """Return what travels as one argument: what is packed by itself costs five times as much."""
     return (
         offer.ref,
         offer.id,
@@ -241,16 +216,16 @@ def _record_fields(offer: Offer) -> list[str]:
 def _read_created(
     accepted_at: int, due: int, deadline: int, ring: int, held: int, superseded: list[Any], *hold: bytes
 ) -> Created:
-    ended = tuple(map(read_ended, superseded)) if superseded else ()
+    ended = tuple(map(read_ended, superseded))
     braked = held in (BRAKED, STORM_BEGAN)
     taken_over = read_hold(*(part.decode() for part in hold)) if hold else None
     return Created(accepted_at, due, deadline, bool(ring), braked, held == STORM_BEGAN, ended, taken_over)
 
 
 def _read_reply(reply: list[Any], agent: str) -> Created | Exists | Untimely:
-    if reply[0] == b"created":
-        return _read_created(*reply[1:])
     match reply:
+        case [b"created", *told]:
+            return _read_created(*told)
         case [b"exists", stored, flat]:
             known, _, digests = stored.partition(b"|")
             record = read_record(known.decode(), agent, dict(zip(flat[::2], flat[1::2], strict=True)))
