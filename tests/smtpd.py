@@ -7,6 +7,7 @@ NOOP, QUIT. What happens is one action, or a list of them for the first, second,
     "ok"               the usual reply
     "451 4.3.0 text"   this reply ("\\n" parts its lines)
     "slow 0.2"         the usual reply, that much later
+    "held"             the usual reply, once the test calls `release`
     "raw bytes"        exactly these (latin-1)
     "drop"             end the connection
     "bye 421 text"     this reply, then the end of the connection
@@ -83,6 +84,7 @@ class Smtpd:
         self.open = 0
         self.times: dict[str, int] = {}
         self._changed = asyncio.Condition()
+        self._released = asyncio.Event()
         self._talks: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
@@ -110,6 +112,14 @@ class Smtpd:
     async def until(self, point: str, times: int = 1) -> None:
         """Wait until the conversation has come to the point so many times."""
         await self._when(lambda: self.times.get(point, 0) >= times)
+
+    def release(self) -> None:
+        """Let everything go on that is held, and whatever would be from now on."""
+        self._released.set()
+
+    async def until_released(self) -> None:
+        """Wait for `release`."""
+        await self._released.wait()
 
     async def idle(self) -> None:
         """Wait until every connection that was made is over."""
@@ -213,7 +223,7 @@ class _Talk:
         data = await self.content()
         action = self.action("DOT")
         # This server's commit point: from here on it has the mail, before it says so.
-        if self.recipients and action.startswith(("ok", "slow", "discard", "250", "accept")):
+        if self.recipients and action.startswith(("ok", "slow", "held", "discard", "250", "accept")):
             self.server.mails.append(Received(self.sender, self.recipients, data))
         usual = USUAL["DOT"] if self.recipients else "554 5.5.1 nobody to send it to"
         await self.perform("DOT", action.removeprefix("accept "), usual)
@@ -253,6 +263,8 @@ class _Talk:
             return int(rest[:3]) if rest[:3].isdigit() else 0
         if verb == "slow":
             await asyncio.sleep(float(rest))
+        if verb == "held":
+            await self.server.until_released()
         if verb == "discard":
             with suppress(TimeoutError):
                 async with asyncio.timeout(0.05):
@@ -260,7 +272,7 @@ class _Talk:
         if verb == "bye":
             await self.say(rest)
             await self.end("drop")
-        return await self.say(usual if verb in ("ok", "slow", "discard") else action)
+        return await self.say(usual if verb in ("ok", "slow", "held", "discard") else action)
 
     async def end(self, how: str) -> NoReturn:
         if how == "hang":

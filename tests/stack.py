@@ -29,6 +29,7 @@ ROOT = Path(__file__).parents[1]
 TOKEN = "pr_test_token"
 OTHER_TOKEN = "pr_test_other"
 PATIENCE = 30.0
+ONE_MS = 0.0011  # seconds, and some more than its name says
 
 CONFIG = """\
 environment = "test"
@@ -339,7 +340,10 @@ class Stack:
             return response.status, answer, {k.lower(): v for k, v in response.headers.items()}
 
     async def accept(self, body: dict[str, Any]) -> str:
-        """POST like a good caller, the same ref again on 503 and broken connections; return the id."""
+        """POST like a good caller, the same ref again on 503 and broken connections; return the id.
+
+        What is accepted after that is accepted in a later millisecond, and so comes behind it.
+        """
         deadline = time.monotonic() + 3 * PATIENCE
         while time.monotonic() < deadline:
             try:
@@ -347,6 +351,7 @@ class Stack:
             except (aiohttp.ClientError, TimeoutError):
                 status = 503
             if status in (200, 202):
+                await asyncio.sleep(ONE_MS)
                 return str(answer["id"])
             assert status == 503, (status, answer)
             await asyncio.sleep(0.05)

@@ -25,8 +25,9 @@ HOUSES = {
     "refused": f'{ONE}\nretry_profile = "interactive"',
     "faulty": ONE,
 }
-# The first is held up so that the others are claimed at once; the second, so that something may happen.
-HELD = ["slow 0.4", "slow 1", "ok"]
+# The first is held up until the others are accepted, so that they are claimed at once; the second, so that something
+# may happen.
+HELD = ["held", "slow 1", "ok"]
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
@@ -44,6 +45,7 @@ async def begin(stack: Stack, receiver: Receiver, agent: str = "orders", **third
     ids = [await stack.accept(numbered(0, agent))]
     await receiver.until("DOT")
     ids += [await stack.accept(numbered(n, agent, **(third if n == 2 else {}))) for n in (1, 2, 3)]
+    receiver.release()
     await receiver.until("DOT", 2)
     return ids
 
@@ -85,7 +87,7 @@ async def test_called_back_after_its_opening(street: Street):
 
 async def test_its_time_is_up_after_its_opening(street: Street):
     """Its mark comes too late: it expires, and nothing of it is accepted."""
-    house, stack = street.house("too-late", {"DOT": ["slow 0.1", "slow 1.3", "ok"]}), street.stack
+    house, stack = street.house("too-late", {"DOT": ["held", "slow 1.3", "ok"]}), street.stack
     receiver = house.receiver
     ids = await begin(stack, receiver, "too-late", deliver_within=1)
     await assert_delivered(stack, receiver, [ids[0], ids[1], ids[3]])
@@ -144,7 +146,7 @@ async def test_urgent_mail_comes_before_what_is_begun(street: Street):
 
 async def test_the_one_before_it_is_refused(street: Street):
     """A refusal of the second is the second's alone."""
-    house, stack = street.house("refused", {"DOT": ["slow 0.4", "552 5.3.4 no", "ok"]}), street.stack
+    house, stack = street.house("refused", {"DOT": ["held", "552 5.3.4 no", "ok"]}), street.stack
     receiver = house.receiver
     ids = await begin(stack, receiver, "refused")
     await assert_delivered(stack, receiver, [ids[0], ids[2], ids[3]])
@@ -154,7 +156,7 @@ async def test_the_one_before_it_is_refused(street: Street):
 
 async def test_the_channel_is_stopped_by_the_one_before_it(street: Street):
     """A fault in the reply to the second stops the channel: the third goes back untouched, and both are sent later."""
-    house, stack = street.house("faulty", {"DOT": ["slow 0.4", "454 4.7.0 slow down", "ok"]}), street.stack
+    house, stack = street.house("faulty", {"DOT": ["held", "454 4.7.0 slow down", "ok"]}), street.stack
     receiver = house.receiver
     ids = await begin(stack, receiver, "faulty")
     messages = await assert_delivered(stack, receiver, ids)
@@ -169,7 +171,7 @@ async def test_a_worker_ends_after_the_opening(folder: Path, how: str):
     A worker that is terminated waits for that one's answer. One that was frozen goes on after its leases have run
     out, with a transaction open, and sends nothing of it.
     """
-    async with Receiver({"DOT": ["slow 0.4", "slow 1", "ok"]}) as receiver:
+    async with Receiver({"DOT": HELD}) as receiver:
         agent = f'{ONE}\non_ambiguous = "hold"'
         async with Stack(folder, receiver.port, worker=LEASE, agent=agent) as stack:
             await asyncio.gather(stack.start_api(), stack.start_worker("first"))

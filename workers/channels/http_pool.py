@@ -101,10 +101,11 @@ class HttpPool:
             return Lost()
         reach("after_request")
         answer = await _read(response)
+        asked = response.headers.get("Retry-After")
+        if asked is None:
+            return HttpAnswer(response.status, answer)
         now = read_clock(response.headers.get("Date"), time.time())
-        return HttpAnswer(
-            response.status, answer, parse_retry_after(response.headers.get("Retry-After"), now)
-        )
+        return HttpAnswer(response.status, answer, parse_retry_after(asked, now))
 
     async def aclose(self) -> None:
         """Close the pool, and with it what its connections still wait for."""

@@ -44,6 +44,8 @@ def classify(
     order: Order, status: int, said: Said, retry_after: float | None = None, *, own_domain: str | None = None
 ) -> Submission:
     """Tell how the order ended. `own_domain` is the agent's: another From was the caller's choice."""
+    if said.accepted and 200 <= status <= 299:  # any 2xx, with a body that says yes; the rest is in tables
+        return order.all_end(Sent(said.request_id), status)
     ours = any(_named_in(said, order))
     code, meaning = _meaning(said, ours=ours) or (said.code, _by_status(status, said, retry_after))
     if meaning == "sender":
@@ -54,7 +56,6 @@ def classify(
     if meaning == "recipient":
         return _recipients(order, status, code, said)
     outcomes: dict[str, RecipientOutcome] = {
-        "sent": Sent(said.request_id),
         "later": Deferred(Phase.REQUEST, retry_after),
         "unknown": Ambiguous(Phase.DONE),
     }
@@ -108,7 +109,6 @@ def _by_target(code: str, meaning: Meaning, said: Said, *, ours: bool) -> tuple[
 def _by_status(status: int, said: Said, retry_after: float | None) -> Meaning:
     holds = {
         "": True,
-        "accepted": said.accepted,
         "no code": said.code is None,
         "own code": said.provider_spoke,
         "retry-after": retry_after is not None,

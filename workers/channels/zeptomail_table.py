@@ -1,4 +1,4 @@
-"""What ends in which outcome over ZeptoMail's API: literal tables, asked from top to bottom.
+"""What of ZeptoMail's answers but a yes ends in which outcome: literal tables, asked from top to bottom.
 
 The status alone tells little (401 for a bad recipient, 429 for used-up credits), so the provider's codes are
 asked first: the details' codes, then the group's, and the status only where no code is known.
@@ -21,7 +21,7 @@ class Fault(Struct, frozen=True):
 
 # recipient: refused for those the answer names.   sender: the message's where its caller chose the From domain,
 # else the channel's.   file: a cached file is gone.   later: deferred.   unknown: ambiguous.
-Meaning = Fault | Literal["sent", "message", "recipient", "sender", "file", "later", "unknown"]
+Meaning = Fault | Literal["message", "recipient", "sender", "file", "later", "unknown"]
 
 LONG_WAIT = 3600.0  # seconds; daily limits end at the provider's midnight, whose zone is not published
 
@@ -89,8 +89,7 @@ BOUNCE_ADDRESS = Fault(
 # Where no code is known: (first status, last status, what must also hold, meaning). What was surely not accepted is
 # held or tried again, and never dropped.
 STATUSES: tuple[tuple[int, int, str, Meaning], ...] = (
-    (200, 299, "accepted", "sent"),  # any 2xx, with a body that says yes
-    (200, 299, "", "unknown"),
+    (200, 299, "", "unknown"),  # with a body that says no yes
     (
         300,
         399,
