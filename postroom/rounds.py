@@ -49,7 +49,8 @@ BUSY_LISTEN_SECONDS = 0.01
 BUSY_SHARE = 0.5  # of a core
 SHARE_SECONDS = 0.1  # of what time
 LISTEN_AGAIN_SECONDS = 1.0
-MOST_LEFT = 16  # rounds that one takes at once where all are busy
+LOOK_SECONDS = 0.01  # between looks at what nobody has taken yet
+MOST_LEFT = 32  # rounds that one takes at once where all are busy
 
 Deliver = Callable[[str], Awaitable[None]]
 _decode_rung = msgspec.msgpack.Decoder(tuple[str, str]).decode
@@ -121,6 +122,19 @@ async def ring(pool: RoundsPool, *agents: str) -> bool:
     return True
 
 
+async def until_taken(pool: RoundsPool, most: int, over: float) -> bool:
+    """Wait until at most so many rings lie there untaken; False where it is `over` by the monotonic clock before.
+
+    What is rung for while others wait is begun no sooner, and is also due for arq's poll by then, which runs it again.
+    """
+    with suppress(RedisError, OSError):  # to ring is what tells of it
+        while await pool.llen(RUNG) > most:  # type: ignore[misc]
+            if time.monotonic() >= over:
+                return False
+            await asyncio.sleep(LOOK_SECONDS)
+    return True
+
+
 class RoundsWorker:
     """Fetches rounds with an arq worker, and takes those just rung for past its poll.
 
@@ -149,8 +163,10 @@ class RoundsWorker:
             handle_signals=False,
             # At the limit arq does not even poll; how much is done at once is bounded by `worker.max_lanes`.
             max_jobs=10_000,
-            queue_read_limit=32,
-            poll_delay=0.1,
+            # What is found here was rung for again by now, or lies on the list: to begin it costs four round trips by
+            # way of arq, and nobody waits for it.
+            queue_read_limit=8,
+            poll_delay=0.5,
             keep_result=0,
             max_tries=1_000_000,
             health_check_interval=HEALTH_SECONDS,

@@ -193,22 +193,27 @@ class Round:
 
 
 async def _sleep(waiters: Waiters, seconds: float) -> None:
-    waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    loop = asyncio.get_running_loop()
+    waiter: asyncio.Future[None] = loop.create_future()
     waiters.append(waiter)
+    timer = loop.call_later(seconds, _wake, waiter)
     try:
-        async with asyncio.timeout(seconds):
-            await waiter
-    except TimeoutError:
-        return
+        await waiter
     finally:
+        timer.cancel()
         if waiter in waiters:
             waiters.remove(waiter)
 
 
 def _wake_one(waiters: Waiters) -> bool:
     while waiters:
-        waiter = waiters.popleft()
-        if not waiter.done():
-            waiter.set_result(None)
+        if _wake(waiters.popleft()):
             return True
     return False
+
+
+def _wake(waiter: asyncio.Future[None]) -> bool:
+    if waiter.done():
+        return False
+    waiter.set_result(None)
+    return True

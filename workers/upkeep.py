@@ -17,7 +17,8 @@ from workers.carrier import Carrier
 
 RENEW_SHARE = 0.2  # of the lease: one renewal may fail before a lane is lost, three before a message is
 RENEWED_AT_ONCE = 64  # agents; their calls travel together
-RUNG_AT_ONCE = 100
+RUNG_AT_ONCE = 50
+UNTAKEN = 50  # rings that may lie there when more are added: so many are taken before arq's poll would
 SWEEPER = "pr:sweeper"
 EXPIRE_SECONDS = 1.0
 COLLECT_SECONDS = 30.0
@@ -80,16 +81,17 @@ class Sweep:
     async def keep_sweeping(self) -> None:
         """Sweep until cancelled. One process does it at a time; a dead one is followed within a sweep."""
         while True:
+            next_at = time.monotonic() + self._every
             try:
                 if await self._lead():
-                    await self._sweep()
+                    await self._sweep(next_at)
                 self._carrier.ledger_answered()
             except LedgerError as error:
                 self._carrier.ledger_failed(error)
             except (RedisError, OSError):
                 pass  # the ledger's own calls tell of an outage
             self._heart.beat("sweep")
-            await asyncio.sleep(self._every)
+            await asyncio.sleep(max(self._every / 10, next_at - time.monotonic()))
 
     async def _lead(self) -> bool:
         hold_ms = max(50, int(self._every * 900))
@@ -99,22 +101,27 @@ class Sweep:
             # A full Redis takes no lock, and sweeping is what drains it: then everybody sweeps.
             return True
 
-    async def _sweep(self) -> None:
+    async def _sweep(self, over: float) -> None:
         found = await asyncio.gather(*(self._delivery.sweep(p) for p in range(PARTITIONS)))
-        asleep = [agent for agents in found for agent in agents if not self._is_unknown(agent)]
-        for start in range(0, len(asleep), RUNG_AT_ONCE):
-            group = asleep[start : start + RUNG_AT_ONCE]
-            self._carrier.metrics.swept.inc(len(group))
-            # Where arq's Redis is away or full, the rounds are run here: the ledger alone is enough to deliver.
-            if not await rounds.ring(self._arq, *group):
-                for agent in group:
-                    self._carrier.deliver_beside(agent)
+        await self._ring([agent for agents in found for agent in agents], over)
         if time.monotonic() - self._expired_at >= EXPIRE_SECONDS:
             self._expired_at = time.monotonic()
             await self._expire()
         if time.monotonic() - self._collected_at >= COLLECT_SECONDS:
             self._collected_at = time.monotonic()
             await self._delivery.collect_files(self._client)
+
+    async def _ring(self, asleep: list[str], over: float) -> None:
+        """Ring for these as quickly as rings are taken; whoever is left when the sweep is over, the next one finds."""
+        for start in range(0, len(asleep), RUNG_AT_ONCE):
+            if start and not await rounds.until_taken(self._arq, UNTAKEN, over):
+                return
+            group = [a for a in asleep[start : start + RUNG_AT_ONCE] if not self._is_unknown(a)]
+            self._carrier.metrics.swept.inc(len(group))
+            # Where arq's Redis is away or full, the rounds are run here: the ledger alone is enough to deliver.
+            if group and not await rounds.ring(self._arq, *group):
+                for agent in group:
+                    self._carrier.deliver_beside(agent)
 
     def _is_unknown(self, agent: str) -> bool:
         """True for one not configured here; now and then it is rung for all the same, for others may know it."""
