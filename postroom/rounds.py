@@ -101,18 +101,21 @@ async def ring(pool: RoundsPool, *agents: str) -> bool:
     one exists. A ring that is sent twice is a round too many.
     """
     try:
+        now = timestamp_ms()
+        # Due for so long, their jobs have expired: rung for by workers that ended when there was no other one.
+        expired = (QUEUE, "-inf", now - EXPIRES_SECONDS * 1000)
         if pool.waiting >= MOST_WAITING:
+            await pool.zremrangebyscore(*expired)
             pool.waiting = await pool.zcard(QUEUE)
             if pool.waiting >= MOST_WAITING:
                 return False
         async with pool.pipeline(transaction=True) as pipe:
             jobs = {uuid.uuid4().hex: agent for agent in agents}
             for job_id, agent in jobs.items():
-                job = serialize_job(
-                    JOB, (agent,), {}, None, timestamp_ms(), serializer=msgspec.msgpack.encode
-                )
+                job = serialize_job(JOB, (agent,), {}, None, now, serializer=msgspec.msgpack.encode)
                 pipe.psetex(job_key_prefix + job_id, EXPIRES_SECONDS * 1000, job)
-            pipe.zadd(QUEUE, dict.fromkeys(jobs, timestamp_ms() + TAKEN_WITHIN_MS))
+            pipe.zremrangebyscore(*expired)
+            pipe.zadd(QUEUE, dict.fromkeys(jobs, now + TAKEN_WITHIN_MS))
             pipe.rpush(RUNG, *map(msgspec.msgpack.encode, jobs.items()))
             pipe.pexpire(RUNG, TAKEN_WITHIN_MS)
             pipe.zcard(QUEUE)

@@ -5,7 +5,7 @@ from bench.delivering import standing_rates
 from bench.run import Run
 
 LEVELS = {1: 20_000, 10: 2_000, 100: 200, 1_000: 100}  # agents, and how many messages wait for each of them
-WARMUP = 5.0  # a worker begins a thousand rounds in a few seconds, which is not what the row is about
+WARMUP = 6.0  # a worker begins a thousand rounds in a few seconds, which is not what the row is about
 MUST = ratio_at_least(0.8)
 
 

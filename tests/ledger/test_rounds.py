@@ -106,6 +106,20 @@ async def test_rings_that_nobody_takes_do_not_fill_redis(crew: Crew, monkeypatch
     assert 0 < await crew.pool.pttl(rounds.RUNG) <= rounds.TAKEN_WITHIN_MS
 
 
+async def test_what_has_expired_is_cleared_away_by_the_next_ring(crew: Crew):
+    """Rings of long ago, whose jobs are gone, do not count against those of today; what is due and what runs stays."""
+    await rounds.ring(crew.pool, "orders")
+    (due,) = await crew.pool.zrange(rounds.QUEUE, 0, -1)
+    now, old = rounds.timestamp_ms(), 1000 * rounds.EXPIRES_SECONDS + 5_000
+    for waiting in (0, rounds.MOST_WAITING):
+        crew.pool.waiting = waiting
+        await crew.pool.zadd(rounds.QUEUE, {"gone": now - old, "late": now - old + 10_000, "runs": now + old})
+        assert await rounds.ring(crew.pool, "logins")
+        left = set(await crew.pool.zrange(rounds.QUEUE, 0, -1))
+        assert {due, b"late", b"runs"} < left
+        assert b"gone" not in left
+
+
 async def _both(crew: Crew) -> bool:
     return len(crew.begun) == 2
 
