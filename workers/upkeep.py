@@ -118,10 +118,11 @@ class Sweep:
                 return
             group = [a for a in asleep[start : start + RUNG_AT_ONCE] if not self._is_unknown(a)]
             self._carrier.metrics.swept.inc(len(group))
-            # Where arq's Redis is away or full, the rounds are run here: the ledger alone is enough to deliver.
             if group and not await rounds.ring(self._arq, *group):
-                for agent in group:
+                # arq's Redis is away or full, and to ask it again takes long: the ledger alone is enough to deliver.
+                for agent in asleep[start:]:
                     self._carrier.deliver_beside(agent)
+                return
 
     def _is_unknown(self, agent: str) -> bool:
         """True for one not configured here; now and then it is rung for all the same, for others may know it."""

@@ -27,9 +27,9 @@ async def pool(ledger: Ledger, shared_redis: RedisServer):
     await opened.aclose(close_connection_pool=True)
 
 
-def sweep(ledger: Ledger, pool: rounds.RoundsPool, every: float) -> Sweep:
-    """Return a sweep of a process that runs nothing itself."""
-    carrier = Mock(config=SimpleNamespace(agents=dict.fromkeys(NAMES)))
+def sweep(ledger: Ledger, pool: rounds.RoundsPool, every: float, beside: Mock | None = None) -> Sweep:
+    """Return a sweep of a process that runs nothing itself, or tells of it."""
+    carrier = Mock(config=SimpleNamespace(agents=dict.fromkeys(NAMES)), deliver_beside=beside or Mock())
     return Sweep(carrier, ledger.delivery, ledger.client, pool, every, Heart())
 
 
@@ -66,3 +66,18 @@ async def test_rings_that_nobody_takes_end_a_sweep_and_not_the_sweeping(
             await pool.persist(rounds.RUNG)
     await end_tasks(sweeping)
     assert 0 == await pool.zcard(rounds.QUEUE) % RUNG_AT_ONCE
+
+
+async def test_where_nothing_can_be_rung_for_each_round_is_run_here(ledger: Ledger, pool: rounds.RoundsPool):
+    """arq's queue takes no more: it is asked once, and every agent's round begins in this process."""
+    full = {f"x{number}": 2.0 * rounds.timestamp_ms() for number in range(rounds.MOST_WAITING)}
+    await pool.zadd(rounds.QUEUE, full)
+    pool.waiting = rounds.MOST_WAITING
+    beside = Mock()
+    sweeping = asyncio.create_task(sweep(ledger, pool, 0.2, beside).keep_sweeping())
+    async with asyncio.timeout(PATIENCE):
+        while beside.call_count < len(NAMES):
+            await asyncio.sleep(0.01)
+    await end_tasks(sweeping)
+    assert sorted(NAMES) == sorted({call.args[0] for call in beside.call_args_list})
+    assert rounds.MOST_WAITING == await pool.zcard(rounds.QUEUE)
