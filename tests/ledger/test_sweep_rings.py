@@ -10,7 +10,7 @@ import pytest
 from postroom import rounds
 from postroom.heart import Heart
 from postroom.ledger.clients import end_tasks
-from tests.ledger.harness import PATIENCE, Ledger
+from tests.ledger.harness import PATIENCE, Ledger, until
 from tests.redisd import RedisServer
 from workers.upkeep import RUNG_AT_ONCE, UNTAKEN, Sweep
 
@@ -60,10 +60,12 @@ async def test_rings_that_nobody_takes_end_a_sweep_and_not_the_sweeping(
     await pool.rpush(rounds.RUNG, *[b"x"] * 100)
     await pool.persist(rounds.RUNG)
     sweeping = asyncio.create_task(sweep(ledger, pool, 0.1).keep_sweeping())
-    async with asyncio.timeout(PATIENCE):
-        while await pool.zcard(rounds.QUEUE) < 3 * RUNG_AT_ONCE:
-            await asyncio.sleep(0.01)
-            await pool.persist(rounds.RUNG)
+
+    async def rung_again() -> bool:
+        await pool.persist(rounds.RUNG)
+        return await pool.zcard(rounds.QUEUE) >= 3 * RUNG_AT_ONCE
+
+    await until(rung_again, "three sweeps have rung")
     await end_tasks(sweeping)
     assert 0 == await pool.zcard(rounds.QUEUE) % RUNG_AT_ONCE
 
@@ -75,9 +77,11 @@ async def test_where_nothing_can_be_rung_for_each_round_is_run_here(ledger: Ledg
     pool.waiting = rounds.MOST_WAITING
     beside = Mock()
     sweeping = asyncio.create_task(sweep(ledger, pool, 0.2, beside).keep_sweeping())
-    async with asyncio.timeout(PATIENCE):
-        while beside.call_count < len(NAMES):
-            await asyncio.sleep(0.01)
+
+    async def all_begun() -> bool:
+        return beside.call_count >= len(NAMES)
+
+    await until(all_begun, "all rounds begin here")
     await end_tasks(sweeping)
     assert sorted(NAMES) == sorted({call.args[0] for call in beside.call_args_list})
     assert rounds.MOST_WAITING == await pool.zcard(rounds.QUEUE)
