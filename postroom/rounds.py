@@ -125,17 +125,17 @@ async def ring(pool: RoundsPool, *agents: str) -> bool:
     return True
 
 
-async def until_taken(pool: RoundsPool, most: int, over: float) -> bool:
-    """Wait until at most so many rings lie there untaken; False where it is `over` by the monotonic clock before.
+async def until_taken(pool: RoundsPool, most: int) -> None:
+    """Wait until at most so many rings lie there untaken, and no longer than until arq's poll would take them.
 
     What is rung for while others wait is begun no sooner, and is also due for arq's poll by then, which runs it again.
+
+    Raises:
+        RedisError, OSError: arq's Redis is away.
     """
-    with suppress(RedisError, OSError):  # to ring is what tells of it
-        while await pool.llen(RUNG) > most:  # type: ignore[misc]
-            if time.monotonic() >= over:
-                return False
-            await asyncio.sleep(LOOK_SECONDS)
-    return True
+    over = time.monotonic() + TAKEN_WITHIN_MS / 1000
+    while time.monotonic() < over and await pool.llen(RUNG) > most:  # type: ignore[misc]  # noqa: ASYNC110  who takes tells nobody
+        await asyncio.sleep(LOOK_SECONDS)
 
 
 class RoundsWorker:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import random
 import socket
 import time
 
@@ -84,7 +85,7 @@ class Sweep:
             next_at = time.monotonic() + self._every
             try:
                 if await self._lead():
-                    await self._sweep(next_at)
+                    await self._sweep()
                 self._carrier.ledger_answered()
             except LedgerError as error:
                 self._carrier.ledger_failed(error)
@@ -101,9 +102,9 @@ class Sweep:
             # A full Redis takes no lock, and sweeping is what drains it: then everybody sweeps.
             return True
 
-    async def _sweep(self, over: float) -> None:
+    async def _sweep(self) -> None:
         found = await asyncio.gather(*(self._delivery.sweep(p) for p in range(PARTITIONS)))
-        await self._ring([agent for agents in found for agent in agents], over)
+        await self._ring([agent for agents in found for agent in agents])
         if time.monotonic() - self._expired_at >= EXPIRE_SECONDS:
             self._expired_at = time.monotonic()
             await self._expire()
@@ -111,11 +112,18 @@ class Sweep:
             self._collected_at = time.monotonic()
             await self._delivery.collect_files(self._client)
 
-    async def _ring(self, asleep: list[str], over: float) -> None:
-        """Ring for these as quickly as rings are taken; whoever is left when the sweep is over, the next one finds."""
+    async def _ring(self, asleep: list[str]) -> None:
+        """Ring for these about as quickly as rings are taken; who is left after an interval, the next sweep finds.
+
+        In any order, so that those whose rounds come to nothing, and who are rung for each time, hold nobody up.
+        """
+        random.shuffle(asleep)
+        over = time.monotonic() + self._every
         for start in range(0, len(asleep), RUNG_AT_ONCE):
-            if start and not await rounds.until_taken(self._arq, UNTAKEN, over):
-                return
+            if start:
+                await rounds.until_taken(self._arq, UNTAKEN)
+                if time.monotonic() >= over:
+                    return
             group = [a for a in asleep[start : start + RUNG_AT_ONCE] if not self._is_unknown(a)]
             self._carrier.metrics.swept.inc(len(group))
             if group and not await rounds.ring(self._arq, *group):
