@@ -139,10 +139,12 @@ class Cluster:
             "--cluster-replica-validity-factor",
             0,
         )
-        self.nodes = [servers.start(*options) for _ in range(6)]
+        # By itself a node talks to the others at 10,000 above its port, which may be some connection's own end.
+        buses = [free_port() for _ in range(6)]
+        self.nodes = [servers.start(*options, "--cluster-port", bus) for bus in buses]
         first, edges = self.nodes[0], (0, 5461, 10923, 16384)
-        for node in self.nodes[1:]:
-            ask(first.port, "CLUSTER", "MEET", "127.0.0.1", node.port)
+        for node, bus in zip(self.nodes[1:], buses[1:], strict=True):
+            ask(first.port, "CLUSTER", "MEET", "127.0.0.1", node.port, bus)
         for n in range(3):
             ask(self.nodes[n].port, "CLUSTER", "ADDSLOTSRANGE", edges[n], edges[n + 1] - 1)
         self._until(lambda: all(b"cluster_known_nodes:6" in self._info(node) for node in self.nodes))
