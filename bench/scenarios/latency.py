@@ -1,6 +1,8 @@
 """Latency: POST to the last byte in the sink, one message at a time; warm against Celery, and after a minute's rest."""
 
+import itertools
 import time
+from functools import partial
 
 from bench.arithmetic import Row, alone, compare, figure_at_most, percentile, ratio_at_most
 from bench.latency import begin, waits
@@ -49,13 +51,14 @@ def in_turn(
 ) -> dict[str, list[list[float]]]:
     """Drip into the stacks by turns and return the milliseconds of each leg."""
     found: dict[str, list[list[float]]] = {name: [] for name in legs}
-    pairs = max(run.pairs, PAIRS)
-    for number in range(pairs):
-        for name in list(legs) if number % 2 == 0 else list(reversed(legs)):
-            port, sink = legs[name]
-            found[name].append(drip(children, run, port, sink, first=2_000 + number * 1_000, each=EACH))
-        p50 = " · ".join(f"{name} {percentile(ws[-1], 0.5):.1f} ms" for name, ws in found.items())
-        run.say(f"{number + 1}/{pairs}: p50 {p50}")
+    numbers = itertools.count(2_000, 1_000)
+
+    def p50(name: str) -> float:
+        port, sink = legs[name]
+        found[name].append(drip(children, run, port, sink, first=next(numbers), each=EACH))
+        return percentile(found[name][-1], 0.5)
+
+    run.take_turns(PAIRS, **{name: partial(p50, name) for name in legs})
     return found
 
 

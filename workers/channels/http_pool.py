@@ -101,11 +101,9 @@ class HttpPool:
             return Lost()
         reach("after_request")
         answer = await _read(response)
-        asked = response.headers.get("Retry-After")
-        if asked is None:
-            return HttpAnswer(response.status, answer)
-        now = read_clock(response.headers.get("Date"), time.time())
-        return HttpAnswer(response.status, answer, parse_retry_after(asked, now))
+        asked, date = response.headers.get("Retry-After"), response.headers.get("Date")
+        wait = None if asked is None else parse_retry_after(asked, read_clock(date, time.time()))
+        return HttpAnswer(response.status, answer, wait)
 
     async def aclose(self) -> None:
         """Close the pool, and with it what its connections still wait for."""
